@@ -1,0 +1,1 @@
+"""promote-bot: one container image through dev, stage and prod, from Slack."""

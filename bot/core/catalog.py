@@ -1,0 +1,208 @@
+"""What can move where: apps, environments, targets and the policy of each."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bot.core.errors import Refused
+
+VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+"""An image tag, as the OCI distribution specification defines it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """A branch of a GitOps repository that the bot writes to."""
+
+    name: str
+    url: str
+    branch: str
+    commit_url: str | None = None
+    """Address of a commit for people, with `{revision}` in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """Argo CD's object that renders a target; `namespace` is the Application's own, None for the default one."""
+
+    server: str
+    name: str
+    project: str
+    namespace: str | None = None
+    link: str | None = None
+    """Its page in Argo CD, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRule:
+    """At least `minimum` of these people must approve; users and user groups by their Slack ids."""
+
+    users: frozenset[str]
+    groups: frozenset[str]
+    minimum: int
+
+    def admits(self, user: str, members: dict[str, frozenset[str]]) -> bool:
+        """Is this person one of the rule's? `members` holds the people of each user group."""
+        return user in self.users or any(user in members.get(group, frozenset()) for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Who must approve a promotion into an environment, and how long the request waits for them."""
+
+    rules: tuple[ApprovalRule, ...] = ()
+    total: int = 0
+    expires: timedelta = timedelta(hours=4)
+    start_within: timedelta = timedelta(minutes=30)
+
+    @property
+    def needs_approval(self) -> bool:
+        """Does anybody have to say yes?"""
+        return self.total > 0
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """Every user group that a rule names."""
+        return frozenset(group for rule in self.rules for group in rule.groups)
+
+    @property
+    def users(self) -> frozenset[str]:
+        """Every person that a rule names by id."""
+        return frozenset(user for rule in self.rules for user in rule.users)
+
+    def admits(self, user: str, members: dict[str, frozenset[str]]) -> bool:
+        """May this person approve or reject?"""
+        return any(rule.admits(user, members) for rule in self.rules)
+
+    def is_satisfied(self, approvers: Iterable[str], members: dict[str, frozenset[str]]) -> bool:
+        """Have enough of the right people approved? Counts each person once, and only those whom a rule admits."""
+        counted = {user for user in approvers if self.admits(user, members)}
+        return len(counted) >= self.total and all(
+            sum(rule.admits(user, members) for user in counted) >= rule.minimum for rule in self.rules
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the rules, `sha256:…`: an approval given under other rules does not count."""
+        rules = [(sorted(rule.users), sorted(rule.groups), rule.minimum) for rule in self.rules]
+        return sha256(repr((rules, self.total)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutPolicy:
+    """How patiently a rollout is followed."""
+
+    timeout: timedelta = timedelta(minutes=20)
+    stable_for: timedelta = timedelta(seconds=10)
+    degraded_grace: timedelta = timedelta(seconds=60)
+    pick_up_within: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One app in one environment: the values file, its keys, and the applications that render it."""
+
+    app: str
+    environment: str
+    repository: Repository
+    path: str
+    keys: tuple[str, ...]
+    image: str
+    """The image's name without a tag, as the workloads spell it."""
+    applications: tuple[Application, ...]
+    channel: str
+    policy: Policy
+    rollout: RolloutPolicy
+    banner: str | None = None
+
+    @property
+    def name(self) -> str:
+        """`manual-app/prod`."""
+        return f"{self.app}/{self.environment}"
+
+    def content_hash(self, *, old_version: str, version: str, digest: str) -> str:
+        """What an approval is bound to: `sha256:…` over everything that the commit will change, and the rules."""
+        return sha256(
+            repr(
+                (
+                    self.app,
+                    self.environment,
+                    self.repository.url,
+                    self.repository.branch,
+                    self.path,
+                    self.keys,
+                    old_version,
+                    version,
+                    digest,
+                    self.policy.fingerprint,
+                )
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """Every environment, in the order of promotion, and every target."""
+
+    environments: tuple[str, ...]
+    targets: tuple[Target, ...]
+    fingerprint: str = "unknown"
+
+    @property
+    def apps(self) -> tuple[str, ...]:
+        """The names of all apps, sorted."""
+        return tuple(sorted({target.app for target in self.targets}))
+
+    def target(self, app: str, environment: str) -> Target:
+        """The target; raises `Refused` with the nearest name where there is none."""
+        if app not in self.apps:
+            raise Refused(f"I know no app called “{app}”.{nearest(app, self.apps)}")
+        if environment not in self.environments:
+            raise Refused(
+                f"I know no environment called “{environment}”.{nearest(environment, self.environments)}"
+            )
+        for target in self.targets:
+            if target.app == app and target.environment == environment:
+                return target
+        raise Refused(f"{app} has no {environment} environment.")
+
+    def before(self, target: Target) -> Target | None:
+        """The same app in the environment before this one; None for the first environment the app has."""
+        place = self.environments.index(target.environment)
+        for environment in reversed(self.environments[:place]):
+            for other in self.targets:
+                if other.app == target.app and other.environment == environment:
+                    return other
+        return None
+
+    def is_first(self, target: Target) -> bool:
+        """Is this where a version enters the chain? The first environment never holds: the newest wins."""
+        return self.before(target) is None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A sentence that helps with a word nobody knows: the nearest match, else the whole list."""
+    known = list(known)
+    if match := difflib.get_close_matches(word, known, n=1, cutoff=0.5):
+        return f" Did you mean “{match[0]}”?"
+    return f" There is: {', '.join(known)}." if known else ""
+
+
+def checked_version(version: str) -> str:
+    """The version itself, where it can be an image tag; raises `Refused` with the rule where it cannot."""
+    if VERSION.fullmatch(version):
+        return version
+    raise Refused(
+        "That is not a version: an image tag has up to 128 letters, digits, “.”, “_” and “-”, "
+        "and does not begin with “.” or “-”. Try for example 15 or v1.4.2."
+    )
+
+
+def sha256(text: str) -> str:
+    """The text's hash, `sha256:…`."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

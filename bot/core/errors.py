@@ -1,0 +1,72 @@
+"""The errors of the house, sorted by what happens next.
+
+`Refused` is for the person, `Unavailable` is for another try, `Failed` ends the promotion. Every message is
+one or more whole sentences for people, without a secret in it.
+"""
+
+from __future__ import annotations
+
+
+class PromoteError(Exception):
+    """Anything that the bot says no to, or could not do; `str()` of it is what people read."""
+
+
+class Refused(PromoteError):
+    """The person can put it right; nothing was changed.
+
+    `link` is the address of a message that explains more, where there is one.
+    """
+
+    def __init__(self, sentence: str, *, link: str | None = None) -> None:
+        super().__init__(sentence)
+        self.link = link
+
+
+class TargetBusy(Refused):
+    """Another promotion holds the target; `holder` is its id."""
+
+    def __init__(self, sentence: str, *, holder: str, link: str | None = None) -> None:
+        super().__init__(sentence, link=link)
+        self.holder = holder
+
+
+class Unavailable(PromoteError):
+    """An outside system did not answer as it should; trying again may help.
+
+    `system` is its name for people ("Argo CD", "the git host"). `retry_after` is what it asked for, in seconds.
+    `maybe_done` says that the request may have been carried out although its answer never came.
+    """
+
+    def __init__(
+        self, system: str, detail: str, *, retry_after: float | None = None, maybe_done: bool = False
+    ) -> None:
+        super().__init__(f"{system} is not available: {detail}")
+        self.system = system
+        self.detail = detail
+        self.retry_after = retry_after
+        self.maybe_done = maybe_done
+
+
+class Failed(PromoteError):
+    """It cannot go on; the promotion ends as failed, with this reason in the system's own words."""
+
+
+class ValueNotEditable(Failed):
+    """The value in the values file cannot be changed without guessing; names file, line and reason."""
+
+
+class Stale(PromoteError):
+    """The values file no longer holds what was approved; `found` is what it holds now."""
+
+    def __init__(self, *, expected: str, found: str) -> None:
+        super().__init__(f"the file holds {found} now, not {expected}")
+        self.expected = expected
+        self.found = found
+
+
+class Conflict(PromoteError):
+    """Somebody else saved the promotion first: load it again and apply the change again."""
+
+
+class Gone(PromoteError):
+    """The Slack message or its channel is no longer there: the card has to be posted anew."""

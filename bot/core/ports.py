@@ -1,0 +1,230 @@
+"""The few things that the core needs of the world. Each has a real adapter in `bot.integrations`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from bot.core.catalog import Application, Target
+from bot.core.people import Person
+from bot.core.promotion import Event, LineChange, Phase, Promotion, PromotionId
+from bot.core.rollout import ApplicationFacts, Look, Relation
+
+
+class Clock(Protocol):
+    """What time it is."""
+
+    def now(self) -> datetime:
+        """Aware, in UTC."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What the people have seen of a promotion: where its message is, and how far it and its thread are."""
+
+    channel: str | None = None
+    ts: str | None = None
+    link: str | None = None
+    shown: str | None = None
+    """The digest of what the message shows."""
+    announced: int = 0
+    """The edition that the message shows."""
+    told: int = 0
+    """How many events stand in the thread."""
+    edited_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A promotion before and after one step; `before` is None for a new one."""
+
+    before: Promotion | None
+    after: Promotion
+
+
+class Store(Protocol):
+    """Where promotions are kept. Every method may raise `Unavailable`."""
+
+    async def create(self, promotion: Promotion, *, delivery: str | None, holds: bool) -> PromotionId:
+        """Save a new promotion, due now, and return its id.
+
+        A `delivery` (a Slack trigger id) that was seen within 48 hours returns the id that it made then, and
+        nothing is saved. Where `holds`, raises `TargetBusy` if another promotion holds the target.
+        """
+        ...
+
+    async def save(self, changes: Sequence[Change], *, holds: bool) -> None:
+        """Save the next editions of one target's promotions at once, each due now, or raise `Conflict`.
+
+        Safe to repeat: what is saved already counts as saved. Where `holds`, a promotion that newly holds the
+        target raises `TargetBusy` if another one does. It follows the target while it is `committed`.
+        """
+        ...
+
+    async def load(self, id: str) -> Promotion | None:  # noqa: A002 - the record's own word
+        """The promotion as it stands, or None."""
+        ...
+
+    async def events(self, id: str, *, after: int = 0) -> tuple[Event, ...]:  # noqa: A002
+        """Its story in order, from the event that follows edition `after`."""
+        ...
+
+    async def holder(self, target: Target) -> PromotionId | None:
+        """Which promotion holds the target."""
+        ...
+
+    async def followed(self, target: Target) -> PromotionId | None:
+        """Which promotion of the target is committed, and its rollout followed."""
+        ...
+
+    async def in_phase(self, phase: Phase, *, limit: int = 50) -> tuple[Promotion, ...]:
+        """The promotions in a phase, oldest first."""
+        ...
+
+    async def history(self, target: Target, *, limit: int = 10) -> tuple[Promotion, ...]:
+        """The target's promotions, newest first."""
+        ...
+
+    async def card(self, id: str) -> Card:  # noqa: A002
+        """What the people have seen of it."""
+        ...
+
+    async def save_card(self, id: str, card: Card) -> None:  # noqa: A002
+        """Remember what the people have seen; the last write wins."""
+        ...
+
+    async def look(self, id: str) -> Look:  # noqa: A002
+        """The last look at its rollout; empty where there was none."""
+        ...
+
+    async def save_look(self, id: str, look: Look) -> None:  # noqa: A002
+        """Remember the last look; the last write wins, and no edition is counted."""
+        ...
+
+
+class Queue(Protocol):
+    """The due set: which promotion is to be looked at next. Every method may raise `Unavailable`."""
+
+    async def claim(self, *, limit: int, lease: timedelta) -> tuple[PromotionId, ...]:
+        """Up to `limit` promotions that are due; each is due again after `lease`, unless `rest` comes first."""
+        ...
+
+    async def renew(self, ids: Sequence[str], *, lease: timedelta) -> None:
+        """Put off the next look at these for another `lease`."""
+        ...
+
+    async def rest(self, id: str, *, edition: int, after: timedelta | None) -> None:  # noqa: A002
+        """Look again `after` this long; None: never. At once, where the record has moved on from `edition`."""
+        ...
+
+    async def wake(self, id: str) -> None:  # noqa: A002
+        """Make it due now."""
+        ...
+
+    async def wait(self, timeout: float) -> None:
+        """Return when something became due, or after `timeout` seconds at the latest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a commit would change: the version that is there now, each line, and the tip it was read at."""
+
+    old_version: str
+    base: str
+    changes: tuple[LineChange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Author:
+    """A person in a commit; the email may be missing."""
+
+    name: str
+    email: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """One commit: put `new` where `old` is at every key of the target. The same edit gives the same commit."""
+
+    target: Target
+    promotion: PromotionId
+    old: str
+    new: str
+    message: str
+    """Subject, body and trailers."""
+    author: Author
+    at: datetime
+    """The date of the commit, for author and committer."""
+    base: str
+
+
+class ValuesRepository(Protocol):
+    """The GitOps repositories. Every method may raise `Unavailable`; those that read a value also `Failed`."""
+
+    async def plan(self, target: Target, version: str, *, fresh: bool = True) -> Plan:
+        """What a commit of `version` would change; `fresh` asks the remote for its tip first."""
+        ...
+
+    async def commit(self, edit: Edit) -> str:
+        """Push the edit as one commit and return its revision.
+
+        Raises `Stale` where the value is not `edit.old` any more, `Failed` where the server refuses the push.
+        After `Unavailable` only the remote knows: ask `find`.
+        """
+        ...
+
+    async def find(self, edit: Edit) -> str | None:
+        """The promotion's own commit after `edit.base` on the remote branch as it is now, or None."""
+        ...
+
+    async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:
+        """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?"""
+        ...
+
+
+class Cluster(Protocol):
+    """Argo CD."""
+
+    async def observe(self, target: Target, application: Application, *, refresh: bool) -> ApplicationFacts:
+        """One look at an application and its workloads; `refresh` asks for a new comparison first.
+
+        Raises `Unavailable` where waiting may help, `Failed` where somebody has to act (no such application, no
+        permission, token expired).
+        """
+        ...
+
+
+class Announcer(Protocol):
+    """Slack's channels. Every method may raise `Unavailable`; `edit` and `tell` also `Gone`."""
+
+    def digest(self, target: Target, promotion: Promotion, look: Look) -> str:
+        """A short word for what the card would show: equal words, equal cards."""
+        ...
+
+    async def post(self, target: Target, promotion: Promotion, look: Look) -> Card:
+        """Post the card and return its place; raises `Gone` where the channel cannot be written to."""
+        ...
+
+    async def edit(self, card: Card, target: Target, promotion: Promotion, look: Look) -> None:
+        """Make the posted message show the promotion as it is."""
+        ...
+
+    async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
+        """Add these events to the thread, in one message."""
+        ...
+
+
+class Directory(Protocol):
+    """Slack's people. Every method raises `Unavailable` where it cannot answer: nobody is waved through."""
+
+    async def person(self, user: str) -> Person:
+        """Who this is, as Slack says now."""
+        ...
+
+    async def members(self, group: str) -> frozenset[str]:
+        """The people of a user group now; empty for one that is disabled."""
+        ...

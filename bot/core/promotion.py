@@ -1,0 +1,337 @@
+"""A promotion: one request that a target run a version, and every step it can take.
+
+A promotion is a value. Each transition is a pure method that checks where the promotion stands and returns the
+next value, with the one event that made it. Policy and people are passed in; the record holds facts alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+
+from bot.core.catalog import Target
+from bot.core.errors import Refused
+
+SCHEMA = 1
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+PromotionId = NewType("PromotionId", str)
+
+
+class Phase(StrEnum):
+    """Where a promotion stands."""
+
+    REQUESTED = "requested"
+    APPROVED = "approved"
+    COMMITTING = "committing"
+    COMMITTED = "committed"
+    LIVE = "live"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+    STALE = "stale"
+
+    @property
+    def is_final(self) -> bool:
+        """Does nothing come after it?"""
+        return not NEXT[self]
+
+    @property
+    def holds(self) -> bool:
+        """Does it keep other requests away from the target?"""
+        return self in HOLDING
+
+
+HOLDING = frozenset({Phase.REQUESTED, Phase.APPROVED, Phase.COMMITTING})
+
+NEXT: Mapping[Phase, frozenset[Phase]] = {
+    Phase.REQUESTED: frozenset(
+        {Phase.APPROVED, Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.SUPERSEDED, Phase.STALE}
+    ),
+    Phase.APPROVED: frozenset(
+        {
+            Phase.COMMITTING,
+            Phase.REQUESTED,
+            Phase.CANCELLED,
+            Phase.SUPERSEDED,
+            Phase.STALE,
+            Phase.FAILED,
+            Phase.EXPIRED,
+        }
+    ),
+    Phase.COMMITTING: frozenset({Phase.COMMITTED, Phase.APPROVED, Phase.STALE, Phase.FAILED}),
+    Phase.COMMITTED: frozenset({Phase.LIVE, Phase.FAILED, Phase.SUPERSEDED}),
+    Phase.LIVE: frozenset(),
+    Phase.FAILED: frozenset(),
+    Phase.REJECTED: frozenset(),
+    Phase.EXPIRED: frozenset(),
+    Phase.CANCELLED: frozenset(),
+    Phase.SUPERSEDED: frozenset(),
+    Phase.STALE: frozenset(),
+}
+"""Which phase may follow which; a change within `requested` (an approval, a withdrawal) is no change of phase."""
+
+
+class Decision(StrEnum):
+    """What a person put their name to."""
+
+    REQUEST = "request"
+    APPROVE = "approve"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signer:
+    """A person as the record keeps them: Slack ids decide, name and email are for show."""
+
+    id: str
+    team: str
+    name: str
+    email: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """One person's recorded word, bound to the content that was shown, and sealed."""
+
+    by: Signer
+    at: datetime
+    content_hash: str
+    seal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineChange:
+    """One line of the values file, before and after."""
+
+    path: str
+    number: int
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One step of the story: what happened, who did it and why; `edition` is the record's number after it."""
+
+    edition: int
+    at: datetime
+    what: str
+    phase: Phase
+    by: str | None = None
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """One request that a target run a version. `edition` counts the record's changes, from 1."""
+
+    id: PromotionId
+    schema: int = SCHEMA
+    edition: int
+    phase: Phase
+    app: str
+    environment: str
+    source: str
+    """The environment that the version comes from; `ci` for the first environment."""
+    version: str
+    old_version: str
+    digest: str = "unknown"
+    changes: tuple[LineChange, ...]
+    content_hash: str
+    requested_by: Signer
+    requested_at: datetime
+    request_seal: str
+    reason: str | None = None
+    expires_at: datetime
+    approvals: tuple[Approval, ...] = ()
+    approved_at: datetime | None = None
+    link: str | None = None
+    """The card's permalink, fixed when the promotion was approved, for the commit's trailers."""
+    base: str | None = None
+    """The branch's tip when the commit was built: only later commits can be this promotion's."""
+    revision: str | None = None
+    committed_at: datetime | None = None
+    ended_at: datetime | None = None
+    ending: str | None = None
+    """Why it ended, in words for people."""
+    last: Event
+
+    @property
+    def target(self) -> str:
+        """`manual-app/prod`."""
+        return f"{self.app}/{self.environment}"
+
+    @property
+    def title(self) -> str:
+        """`manual-app 15 to prod`."""
+        return f"{self.app} {self.version} to {self.environment}"
+
+    def approved_by(self, user: str) -> bool:
+        """Has this person approved, and not withdrawn?"""
+        return any(approval.by.id == user for approval in self.approvals)
+
+    def approve(self, approval: Approval) -> Promotion:
+        """One more approval; raises `Refused` where it is too late or was given before."""
+        self._require_open("approve")
+        if approval.at >= self.expires_at:
+            raise Refused(f"{self.id} has expired; ask again with /promote.")
+        if self.approved_by(approval.by.id):
+            raise Refused(f"You have already approved {self.id}.")
+        if approval.content_hash != self.content_hash:
+            raise Refused(f"{self.id} is not what that button showed; look at its card and decide again.")
+        return self._next(
+            at=approval.at, what="approval", by=approval.by.id, approvals=(*self.approvals, approval)
+        )
+
+    def withdraw(self, *, by: str, at: datetime) -> Promotion:
+        """Take back one's own approval, as long as the quorum is not reached."""
+        self._require_open("withdraw from")
+        if not self.approved_by(by):
+            raise Refused(f"You have not approved {self.id}, so there is nothing to withdraw.")
+        kept = tuple(approval for approval in self.approvals if approval.by.id != by)
+        return self._next(at=at, what="withdrawal", by=by, approvals=kept)
+
+    def reject(self, *, by: str, at: datetime, why: str) -> Promotion:
+        """One rejection ends it."""
+        self._require_open("reject")
+        return self._end(Phase.REJECTED, at=at, by=by, why=why)
+
+    def cancel(self, *, by: str, at: datetime, why: str | None) -> Promotion:
+        """Nobody wants it any more; possible until the commit is under way."""
+        if self.phase not in (Phase.REQUESTED, Phase.APPROVED):
+            raise Refused(f"It is too late to cancel {self.id}: {self.told}.")
+        return self._end(Phase.CANCELLED, at=at, by=by, why=why)
+
+    def expire(self, *, at: datetime, why: str) -> Promotion:
+        """Nobody decided in time, or it could not be written in time."""
+        return self._end(Phase.EXPIRED, at=at, why=why)
+
+    def supersede(self, *, at: datetime, why: str) -> Promotion:
+        """A newer promotion or commit took its place."""
+        return self._end(Phase.SUPERSEDED, at=at, why=why)
+
+    def outdate(self, *, at: datetime, why: str) -> Promotion:
+        """The target is not what was shown any more; nothing was committed."""
+        return self._end(Phase.STALE, at=at, why=why)
+
+    def reach_quorum(self, *, at: datetime, link: str | None) -> Promotion:
+        """Enough people have approved; the commit's date and link are fixed from here."""
+        return self._move(Phase.APPROVED, at=at, what="approved", approved_at=at, link=link)
+
+    def lose_quorum(self, *, at: datetime, kept: tuple[Approval, ...], why: str) -> Promotion:
+        """An approver lost the right: it waits for approvals again."""
+        return self._move(
+            Phase.REQUESTED, at=at, what="quorum lost", why=why, approvals=kept, approved_at=None
+        )
+
+    def start_commit(self, *, at: datetime, base: str) -> Promotion:
+        """The commit is built on `base`; from here only git knows whether it happened."""
+        return self._move(Phase.COMMITTING, at=at, what="committing", base=base)
+
+    def reopen(self, *, at: datetime) -> Promotion:
+        """The remote was read and does not hold the commit: everything is checked again before another try."""
+        return self._move(Phase.APPROVED, at=at, what="not written")
+
+    def commit(self, *, at: datetime, revision: str) -> Promotion:
+        """The commit is on the remote branch."""
+        return self._move(
+            Phase.COMMITTED, at=at, what="committed", why=revision, revision=revision, committed_at=at
+        )
+
+    def go_live(self, *, at: datetime, why: str) -> Promotion:
+        """Every application of the target runs the version, proved."""
+        return self._end(Phase.LIVE, at=at, why=why)
+
+    def fail(self, *, at: datetime, why: str) -> Promotion:
+        """It cannot go on."""
+        return self._end(Phase.FAILED, at=at, why=why)
+
+    @property
+    def told(self) -> str:
+        """What became of it, as the end of a sentence: “it was rejected by …”."""
+        story = {
+            Phase.REQUESTED: "it waits for approval",
+            Phase.APPROVED: "it is approved and about to be written",
+            Phase.COMMITTING: "its commit is being written",
+            Phase.COMMITTED: f"it is committed as {(self.revision or '')[:8]} and rolling out",
+            Phase.LIVE: "it is live",
+            Phase.FAILED: "it failed",
+            Phase.REJECTED: "it was rejected",
+            Phase.EXPIRED: "it has expired",
+            Phase.CANCELLED: "it was cancelled",
+            Phase.SUPERSEDED: "a newer one took its place",
+            Phase.STALE: "the target changed after it was asked for",
+        }
+        return story[self.phase]
+
+    def _require_open(self, verb: str) -> None:
+        if self.phase is not Phase.REQUESTED:
+            raise Refused(f"You cannot {verb} {self.id} any more: {self.told}.")
+
+    def _end(self, phase: Phase, *, at: datetime, by: str | None = None, why: str | None = None) -> Promotion:
+        return self._move(phase, at=at, what=phase.value, by=by, why=why, ended_at=at, ending=why)
+
+    def _move(self, phase: Phase, *, at: datetime, what: str, **changes: Any) -> Promotion:
+        if phase not in NEXT[self.phase]:
+            raise Refused(f"{self.id} cannot become {phase}: {self.told}.")
+        return self._next(at=at, what=what, phase=phase, **changes)
+
+    def _next(
+        self,
+        *,
+        at: datetime,
+        what: str,
+        phase: Phase | None = None,
+        by: str | None = None,
+        why: str | None = None,
+        **changes: Any,
+    ) -> Promotion:
+        phase = phase or self.phase
+        edition = self.edition + 1
+        event = Event(edition=edition, at=at, what=what, phase=phase, by=by, why=why)
+        return replace(self, edition=edition, phase=phase, last=event, **changes)
+
+
+def new_id() -> PromotionId:
+    """`P-` and ten random Crockford characters: 50 bits, easy to read aloud."""
+    return PromotionId("P-" + "".join(secrets.choice(CROCKFORD) for _ in range(10)))
+
+
+def request(
+    target: Target,
+    *,
+    id: PromotionId,  # noqa: A002 - the record's own word
+    source: str,
+    version: str,
+    old_version: str,
+    changes: tuple[LineChange, ...],
+    by: Signer,
+    at: datetime,
+    reason: str | None,
+    seal: str,
+) -> Promotion:
+    """A new promotion, waiting for approvals; the first edition of its record."""
+    return Promotion(
+        id=id,
+        edition=1,
+        phase=Phase.REQUESTED,
+        app=target.app,
+        environment=target.environment,
+        source=source,
+        version=version,
+        old_version=old_version,
+        changes=changes,
+        content_hash=target.content_hash(old_version=old_version, version=version, digest="unknown"),
+        requested_by=by,
+        requested_at=at,
+        request_seal=seal,
+        reason=reason,
+        expires_at=at + target.policy.expires,
+        last=Event(edition=1, at=at, what="requested", phase=Phase.REQUESTED, by=by.id, why=reason),
+    )

@@ -1,0 +1,53 @@
+"""Seals: Redis holds state, not authority.
+
+Every request and every approval carries an HMAC over what was decided, by whom and when, made with a key that
+never enters Redis. Whoever writes to Redis can delay or erase a promotion, but cannot make one that is committed.
+"""
+
+from __future__ import annotations
+
+import hmac
+from datetime import datetime
+
+from bot.core.promotion import Approval, Decision, Promotion, Signer
+
+
+class Sealer:
+    """Makes and checks seals with `PROMOTE_SECRET`."""
+
+    def __init__(self, secret: str) -> None:
+        """`secret` is any text of at least 16 characters; raises `ValueError` for a shorter one."""
+        if len(secret) < 16:  # a guessable key would make the seals decoration
+            raise ValueError("PROMOTE_SECRET must have at least 16 characters.")
+        self._key = secret.encode()
+
+    def seal(self, *, id: str, content_hash: str, by: Signer, decision: Decision, at: datetime) -> str:  # noqa: A002
+        """The seal of one decision, 64 hexadecimal digits."""
+        words = (id, content_hash, by.id, by.team, decision.value, at.isoformat())
+        # Length before each word, so that no two lists of words give the same bytes.
+        message = "".join(f"{len(word)}:{word}" for word in words)
+        return hmac.new(self._key, message.encode(), "sha256").hexdigest()
+
+    def request_is_genuine(self, promotion: Promotion) -> bool:
+        """Did the bot itself record this request, with this content and this requester?"""
+        expected = self.seal(
+            id=promotion.id,
+            content_hash=promotion.content_hash,
+            by=promotion.requested_by,
+            decision=Decision.REQUEST,
+            at=promotion.requested_at,
+        )
+        return hmac.compare_digest(expected, promotion.request_seal)
+
+    def approval_is_genuine(self, promotion: Promotion, approval: Approval) -> bool:
+        """Did the bot itself record this approval, for this promotion and this content?"""
+        expected = self.seal(
+            id=promotion.id,
+            content_hash=promotion.content_hash,
+            by=approval.by,
+            decision=Decision.APPROVE,
+            at=approval.at,
+        )
+        return approval.content_hash == promotion.content_hash and hmac.compare_digest(
+            expected, approval.seal
+        )
