@@ -165,6 +165,10 @@ class Edit:
 class ValuesRepository(Protocol):
     """The GitOps repositories. Every method may raise `Unavailable`; those that read a value also `Failed`."""
 
+    async def current(self, target: Target) -> str:
+        """The version that the branch holds at the target's keys now."""
+        ...
+
     async def plan(self, target: Target, version: str, *, fresh: bool = True) -> Plan:
         """What a commit of `version` would change; `fresh` asks the remote for its tip first."""
         ...

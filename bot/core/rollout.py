@@ -164,6 +164,10 @@ class Look:
     """The last look at a rollout: what is remembered of every application of the target."""
 
     applications: tuple[Progress, ...] = field(default=())
+    waits_for: str = ""
+    """What the promotion waits for, as a sentence for people: an outside system that does not answer."""
+    tries: int = 0
+    """How many times in a row its next step could not be taken."""
 
     def of(self, name: str) -> Progress | None:
         """What is remembered of one application."""

@@ -1,0 +1,239 @@
+"""The engine: move one promotion one step. Safe to call at any time, any number of times, anywhere.
+
+Level-triggered: each call reads where the promotion stands and does what is next, so a restart, a second worker
+or a crash needs no code of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from bot.core import people, trailers
+from bot.core.announcing import Announcing
+from bot.core.catalog import Catalog, Target
+from bot.core.errors import Conflict, Failed, Refused, Stale, Unavailable
+from bot.core.following import Following
+from bot.core.ports import Author, Change, Clock, Directory, Edit, Plan, Store, ValuesRepository
+from bot.core.promotion import Approval, Phase, Promotion
+from bot.core.rollout import Look
+from bot.core.seals import Sealer
+
+NOW = timedelta(0)
+LONGEST_BACK_OFF = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """`advance` and what it needs."""
+
+    catalog: Catalog
+    store: Store
+    values: ValuesRepository
+    directory: Directory
+    clock: Clock
+    sealer: Sealer
+    following: Following
+    announcing: Announcing
+
+    async def advance(self, id: str) -> tuple[int, timedelta | None]:  # noqa: A002 - the record's own word
+        """Show where the promotion stands, then take its next step, if there is one.
+
+        Returns the edition that was looked at, and when to look again: None for never. Raises `Unavailable` where
+        the store does not answer.
+        """
+        promotion = await self.store.load(id)
+        if promotion is None:
+            return 0, None
+        try:
+            target = self.catalog.target(promotion.app, promotion.environment)
+        except Refused:
+            return promotion.edition, timedelta(
+                minutes=10
+            )  # taken out of promote.yaml: kept until it is back
+        look = await self.store.look(id)
+        shown = await self.announcing.bring_up(promotion, target, look)
+        if promotion.phase.is_final:
+            return promotion.edition, shown
+        again = await self._step_or_wait(promotion, target, look)
+        return promotion.edition, min(again, shown) if shown is not None else again
+
+    async def _step_or_wait(self, promotion: Promotion, target: Target, look: Look) -> timedelta:
+        """Take the step; where an outside system is away, say so on the card and try again later and later."""
+        try:
+            again = await self._step(promotion, target)
+        except Conflict:
+            return NOW
+        except Unavailable as error:
+            if error.system == "the store":
+                raise
+            await self._wait_for(promotion, look, str(error))
+            return back_off(look.tries, error.retry_after)
+        if look.waits_for:
+            latest = await self.store.look(promotion.id)
+            await self.store.save_look(promotion.id, replace(latest, waits_for="", tries=0))
+        return again
+
+    async def _wait_for(self, promotion: Promotion, look: Look, sentence: str) -> None:
+        waiting = replace(look, waits_for=f"{sentence}; trying again", tries=look.tries + 1)
+        await self.store.save_look(promotion.id, waiting)
+
+    async def _step(self, promotion: Promotion, target: Target) -> timedelta:
+        if promotion.phase is Phase.REQUESTED:
+            return await self._await_quorum(promotion, target)
+        if promotion.phase is Phase.APPROVED:
+            return await self._write(promotion, target)
+        if promotion.phase is Phase.COMMITTING:
+            return await self._settle(promotion, target)
+        return await self.following.follow(promotion, target)
+
+    async def _await_quorum(self, promotion: Promotion, target: Target) -> timedelta:
+        """`requested`: enough approvals, or too late?"""
+        now = self.clock.now()
+        approvers = [approval.by.id for approval in promotion.approvals]
+        if target.policy.is_satisfied(approvers, await self._members(target)):
+            card = await self.store.card(promotion.id)
+            return await self._save(promotion, promotion.reach_quorum(at=now, link=card.link))
+        if now >= promotion.expires_at:
+            why = f"{len(approvers)} of {target.policy.total} approvals when the time was up"
+            return await self._save(promotion, promotion.expire(at=now, why=why))
+        return promotion.expires_at - now
+
+    async def _write(self, promotion: Promotion, target: Target) -> timedelta:
+        """`approved`: check everything once more, then commit."""
+        now = self.clock.now()
+        if promotion.base and (found := await self._find(promotion, target)):
+            return await self._found_again(promotion, found)
+        if promotion.approved_at and now >= promotion.approved_at + target.policy.start_within:
+            minutes = int(target.policy.start_within.total_seconds() // 60)
+            why = f"it could not be written within {minutes} minutes of its approval; nothing was committed"
+            return await self._save(promotion, promotion.expire(at=now, why=why))
+        if doubt := self._doubt(promotion, target):
+            return await self._save(promotion, promotion.outdate(at=now, why=doubt))
+        kept = await self._still_valid(promotion, target)
+        if not target.policy.is_satisfied([approval.by.id for approval in kept], await self._members(target)):
+            why = "an approver may not approve any more"
+            return await self._save(promotion, promotion.lose_quorum(at=now, kept=kept, why=why))
+        try:
+            plan = await self._checked_plan(promotion, target)
+        except Failed as error:
+            return await self._save(promotion, promotion.fail(at=now, why=str(error)))
+        if plan.old_version != promotion.old_version:
+            return await self._save(
+                promotion, promotion.outdate(at=now, why=_moved(promotion, plan.old_version))
+            )
+        committing = promotion.start_commit(at=now, base=promotion.base or plan.base)
+        await self._save(promotion, committing)
+        return await self._push(committing, target)
+
+    async def _push(self, promotion: Promotion, target: Target) -> timedelta:
+        """Only the call whose own save reached `committing` comes here; every other one looks at the remote first."""
+        now = self.clock.now()
+        try:
+            revision = await self.values.commit(self._edit(promotion, target))
+        except Stale as stale:
+            if found := await self._find(promotion, target):
+                return await self._committed(promotion, found)
+            return await self._save(promotion, promotion.outdate(at=now, why=_moved(promotion, stale.found)))
+        except Failed as error:
+            return await self._save(promotion, promotion.fail(at=now, why=str(error)))
+        return await self._committed(promotion, revision)
+
+    async def _settle(self, promotion: Promotion, target: Target) -> timedelta:
+        """`committing`, found by somebody who did not see how it ended: the remote knows."""
+        if found := await self._find(promotion, target):
+            return await self._committed(promotion, found)
+        return await self._save(promotion, promotion.reopen(at=self.clock.now()))
+
+    async def _found_again(self, promotion: Promotion, revision: str) -> timedelta:
+        committing = promotion.start_commit(at=self.clock.now(), base=promotion.base or revision)
+        await self._save(promotion, committing)
+        return await self._committed(committing, revision)
+
+    async def _committed(self, promotion: Promotion, revision: str) -> timedelta:
+        """The commit is on the branch: this promotion is followed now, and the older one no more."""
+        now = self.clock.now()
+        changes = [Change(before=promotion, after=promotion.commit(at=now, revision=revision))]
+        older = await self.store.followed(self.catalog.target(promotion.app, promotion.environment))
+        if older and older != promotion.id and (before := await self.store.load(older)):
+            why = f"{promotion.id} brought {promotion.version}"
+            changes.append(Change(before=before, after=before.supersede(at=now, why=why)))
+        await self.store.save(changes, holds=self._holds(promotion))
+        return NOW
+
+    async def _save(self, before: Promotion, after: Promotion) -> timedelta:
+        await self.store.save([Change(before=before, after=after)], holds=self._holds(before))
+        return NOW
+
+    async def _checked_plan(self, promotion: Promotion, target: Target) -> Plan:
+        """The known tip is enough where it holds what was approved: the push itself compares it with the remote."""
+        plan = await self.values.plan(target, promotion.version, fresh=False)
+        if plan.old_version == promotion.old_version:
+            return plan
+        return await self.values.plan(target, promotion.version, fresh=True)
+
+    async def _find(self, promotion: Promotion, target: Target) -> str | None:
+        return await self.values.find(self._edit(promotion, target))
+
+    async def _still_valid(self, promotion: Promotion, target: Target) -> tuple[Approval, ...]:
+        """The approvals whose givers may still approve."""
+        members = await self._members(target)
+        kept = []
+        for approval in promotion.approvals:
+            person = await self.directory.person(approval.by.id)
+            try:
+                people.require_member(person)
+            except Refused:
+                continue
+            if target.policy.admits(person.id, members) and person.id != promotion.requested_by.id:
+                kept.append(approval)
+        return tuple(kept)
+
+    async def _members(self, target: Target) -> dict[str, frozenset[str]]:
+        groups = sorted(target.policy.groups)
+        found = await asyncio.gather(*(self.directory.members(group) for group in groups))
+        return dict(zip(groups, found, strict=True))
+
+    def _doubt(self, promotion: Promotion, target: Target) -> str:
+        """Why the record cannot be trusted as it stands; empty where it can."""
+        expected = target.content_hash(
+            old_version=promotion.old_version, version=promotion.version, digest=promotion.digest
+        )
+        if expected != promotion.content_hash:
+            return "the configuration of its target or the rules for it changed after it was asked for"
+        sealed = self.sealer.request_is_genuine(promotion) and all(
+            self.sealer.approval_is_genuine(promotion, approval) for approval in promotion.approvals
+        )
+        return (
+            "" if sealed else "its record was changed by somebody else than this bot; nothing was committed"
+        )
+
+    def _edit(self, promotion: Promotion, target: Target) -> Edit:
+        requester = promotion.requested_by
+        return Edit(
+            target=target,
+            promotion=promotion.id,
+            old=promotion.old_version,
+            new=promotion.version,
+            message=trailers.message(promotion, target),
+            author=Author(name=requester.name, email=requester.email),
+            at=promotion.approved_at or promotion.requested_at,
+            base=promotion.base or "",
+        )
+
+    def _holds(self, promotion: Promotion) -> bool:
+        return not self.catalog.is_first(self.catalog.target(promotion.app, promotion.environment))
+
+
+def back_off(tries: int, asked: float | None = None) -> timedelta:
+    """How long to wait after so many failed tries in a row; at least as long as the other side asked for."""
+    waits = timedelta(seconds=min(2.0**tries, LONGEST_BACK_OFF.total_seconds()))
+    return max(waits, timedelta(seconds=asked)) if asked else waits
+
+
+def _moved(promotion: Promotion, found: str) -> str:
+    return (
+        f"{promotion.environment} went from {promotion.old_version} to {found} after it was asked for; "
+        "nothing was committed"
+    )

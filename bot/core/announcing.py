@@ -1,0 +1,73 @@
+"""Bring what the people see up to what is true: one card, edited in place, and its thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from bot.core.catalog import Target
+from bot.core.errors import Gone, Unavailable
+from bot.core.ports import Announcer, Card, Clock, Store
+from bot.core.promotion import Promotion
+from bot.core.rollout import Look
+
+EDIT_AT_MOST_EVERY = timedelta(seconds=3)
+TRY_AGAIN = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcing:
+    """The people's side of `advance`."""
+
+    store: Store
+    announcer: Announcer
+    clock: Clock
+
+    async def bring_up(self, promotion: Promotion, target: Target, look: Look) -> timedelta | None:
+        """Show the promotion as it is; returns when to try again, or None when people see the truth.
+
+        Slack being away never stops the promotion: the last state is shown when it is back.
+        """
+        try:
+            return await self._bring_up(promotion, target, look)
+        except Unavailable as error:
+            if error.system == "the store":
+                raise
+            return timedelta(seconds=error.retry_after) if error.retry_after else TRY_AGAIN
+
+    async def _bring_up(self, promotion: Promotion, target: Target, look: Look) -> timedelta | None:
+        card = await self.store.card(promotion.id)
+        try:
+            card, again = await self._show(card, promotion, target, look)
+            await self._tell(card, promotion)
+        except Gone:
+            # Deleted by somebody, or the channel is closed to us: begin anew, with the whole story.
+            await self.store.save_card(promotion.id, Card())
+            return TRY_AGAIN
+        return again
+
+    async def _show(
+        self, card: Card, promotion: Promotion, target: Target, look: Look
+    ) -> tuple[Card, timedelta | None]:
+        digest = self.announcer.digest(target, promotion, look)
+        now = self.clock.now()
+        if card.ts is None:
+            place = await self.announcer.post(target, promotion, look)
+            return await self._keep(promotion, replace(place, shown=digest, edited_at=now)), None
+        if digest == card.shown:
+            return card, None
+        if card.edited_at and (early := card.edited_at + EDIT_AT_MOST_EVERY - now) > timedelta(0):
+            return card, early
+        await self.announcer.edit(card, target, promotion, look)
+        return await self._keep(promotion, replace(card, shown=digest, edited_at=now)), None
+
+    async def _tell(self, card: Card, promotion: Promotion) -> None:
+        events = await self.store.events(promotion.id, after=card.told)
+        if events:
+            await self.announcer.tell(card, promotion, events)
+            await self.store.save_card(promotion.id, replace(card, told=events[-1].edition))
+
+    async def _keep(self, promotion: Promotion, card: Card) -> Card:
+        kept = replace(card, announced=promotion.edition)
+        await self.store.save_card(promotion.id, kept)
+        return kept

@@ -1,0 +1,282 @@
+"""The use cases: what people ask of the bot, checked and recorded. Nothing is written to git here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bot.core import gates, people
+from bot.core import promotion as promotions
+from bot.core.catalog import Catalog, Target, checked_version
+from bot.core.errors import Conflict, Refused, TargetBusy
+from bot.core.people import Action, Person
+from bot.core.ports import Change, Clock, Cluster, Directory, Store, ValuesRepository
+from bot.core.promotion import Approval, Decision, Phase, Promotion
+from bot.core.rollout import ApplicationFacts
+from bot.core.seals import Sealer
+from bot.core.trailers import one_line
+
+TRIES = 5
+LONGEST_REASON = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One target as it stands: what git says, what runs, and the promotion that is under way."""
+
+    target: Target
+    version: str
+    applications: tuple[ApplicationFacts | str, ...]
+    """The facts of each application, or why they could not be read."""
+    current: Promotion | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promoter:
+    """What people can do, one method a use case; each raises `Refused` or `Unavailable`."""
+
+    catalog: Catalog
+    store: Store
+    values: ValuesRepository
+    cluster: Cluster
+    directory: Directory
+    clock: Clock
+    sealer: Sealer
+
+    async def request(
+        self,
+        *,
+        app: str,
+        environment: str,
+        version: str | None,
+        reason: str | None,
+        user: str,
+        delivery: str | None = None,
+    ) -> Promotion:
+        """Ask that a target run a version; without one, the version that is live in the environment before."""
+        target = self.catalog.target(app, environment)
+        if version is not None:
+            checked_version(version)
+        person = await self._member(user)
+        self._require_somebody(target, person)
+        source = self.catalog.before(target)
+        pinned = await self._pinned(target, source, version)
+        plan = await self.values.plan(target, pinned)
+        if plan.old_version == pinned:
+            raise Refused(f"{environment} already runs {pinned}; nothing to do.")
+        now = self.clock.now()
+        id = promotions.new_id()  # noqa: A001 - the record's own word
+        content_hash = target.content_hash(old_version=plan.old_version, version=pinned, digest="unknown")
+        seal = self.sealer.seal(
+            id=id, content_hash=content_hash, by=person.signer, decision=Decision.REQUEST, at=now
+        )
+        promotion = promotions.request(
+            target,
+            id=id,
+            source=source.environment if source else "ci",
+            version=pinned,
+            old_version=plan.old_version,
+            changes=plan.changes,
+            by=person.signer,
+            at=now,
+            reason=_reason(reason),
+            seal=seal,
+        )
+        return await self._create(promotion, target, delivery)
+
+    async def ask_again(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:  # noqa: A002
+        """The same request once more, by whoever may request; every check is made anew."""
+        old = await self.find(id)
+        if not old.phase.is_final:
+            raise Refused(f"{old.id} is still open: {old.told}.")
+        return await self.request(
+            app=old.app,
+            environment=old.environment,
+            version=old.version,
+            reason=old.reason,
+            user=user,
+            delivery=delivery,
+        )
+
+    async def approve(self, id: str, *, user: str, content_hash: str | None = None) -> Promotion:  # noqa: A002
+        """Record one person's yes. `content_hash` is what the pressed button showed."""
+        promotion, _, person = await self._authorised(Action.APPROVE, id, user)
+        if content_hash not in (None, promotion.content_hash):
+            raise Refused(
+                f"{promotion.id} is not what that button showed; look at its card and decide again."
+            )
+        now = self.clock.now()
+        seal = self.sealer.seal(
+            id=promotion.id,
+            content_hash=promotion.content_hash,
+            by=person.signer,
+            decision=Decision.APPROVE,
+            at=now,
+        )
+        approval = Approval(by=person.signer, at=now, content_hash=promotion.content_hash, seal=seal)
+        return await self._change(promotion, lambda current: current.approve(approval))
+
+    async def withdraw(self, id: str, *, user: str) -> Promotion:  # noqa: A002
+        """Take back one's own approval."""
+        promotion, _, _ = await self._authorised(Action.WITHDRAW, id, user)
+        now = self.clock.now()
+        return await self._change(promotion, lambda current: current.withdraw(by=user, at=now))
+
+    async def reject(self, id: str, *, user: str, why: str) -> Promotion:  # noqa: A002
+        """Record one person's no, with a reason; it ends the promotion."""
+        promotion, _, _ = await self._authorised(Action.REJECT, id, user)
+        reason = _reason(why)
+        if not reason:
+            raise Refused("Say why: the requester has to know what to change.")
+        now = self.clock.now()
+        return await self._change(promotion, lambda current: current.reject(by=user, at=now, why=reason))
+
+    async def cancel(self, id: str, *, user: str, why: str | None = None) -> Promotion:  # noqa: A002
+        """Call it off, as long as its commit is not under way."""
+        promotion, _, _ = await self._authorised(Action.CANCEL, id, user)
+        now = self.clock.now()
+        reason = _reason(why)
+        return await self._change(promotion, lambda current: current.cancel(by=user, at=now, why=reason))
+
+    async def require_may(self, action: Action, id: str, *, user: str) -> Promotion:  # noqa: A002
+        """The promotion, where this person may do that now: asked before a modal opens."""
+        promotion, _, _ = await self._authorised(action, id, user)
+        if promotion.phase is not Phase.REQUESTED and action in (Action.APPROVE, Action.REJECT):
+            raise Refused(f"You cannot {action} {promotion.id} any more: {promotion.told}.")
+        return promotion
+
+    async def find(self, id: str) -> Promotion:  # noqa: A002
+        """The promotion; raises `Refused` for an id that nobody knows."""
+        promotion = await self.store.load(id.upper())
+        if promotion is None:
+            raise Refused(
+                f"I know no promotion {one_line(id)[:40]}. If it was lost, ask again with /promote."
+            )
+        return promotion
+
+    async def pending(self) -> tuple[Promotion, ...]:
+        """Every request that waits for approvals, oldest first."""
+        return await self.store.in_phase(Phase.REQUESTED)
+
+    async def status(self, *, app: str | None = None, user: str) -> tuple[Place, ...]:
+        """What every target of an app, or of all apps, holds and runs now."""
+        await self._member(user)
+        apps = [app] if app else list(self.catalog.apps)
+        if app:
+            self.catalog.target(app, self._first_environment(app))
+        targets = [target for target in self.catalog.targets if target.app in apps]
+        return tuple(await asyncio.gather(*(self._place(target) for target in targets[:30])))
+
+    def target_of(self, promotion: Promotion) -> Target:
+        """The promotion's target, as the configuration describes it now."""
+        return self.catalog.target(promotion.app, promotion.environment)
+
+    def _first_environment(self, app: str) -> str:
+        for environment in self.catalog.environments:
+            if any(
+                target.app == app and target.environment == environment for target in self.catalog.targets
+            ):
+                return environment
+        return self.catalog.environments[0]
+
+    async def _place(self, target: Target) -> Place:
+        version, *facts = await asyncio.gather(
+            self.values.current(target),
+            *(
+                self.cluster.observe(target, application, refresh=False)
+                for application in target.applications
+            ),
+            return_exceptions=True,
+        )
+        holder = await self.store.holder(target) or await self.store.followed(target)
+        return Place(
+            target=target,
+            version=version if isinstance(version, str) else f"unknown: {version}",
+            applications=tuple(fact if isinstance(fact, ApplicationFacts) else str(fact) for fact in facts),
+            current=await self.store.load(holder) if holder else None,
+        )
+
+    async def _pinned(self, target: Target, source: Target | None, version: str | None) -> str:
+        """The version to promote: what was asked for, where the environment before runs it."""
+        if source is None:
+            if version is None:
+                raise Refused(
+                    f"{target.environment} is the first environment, so say which version: "
+                    f"/promote {target.app} <version> {target.environment}"
+                )
+            return version
+        facts = await asyncio.gather(
+            *(self.cluster.observe(source, application, refresh=False) for application in source.applications)
+        )
+        live = gates.live_version(source, facts)
+        gates.require_order(target, source, wanted=version or live, live=live)
+        return checked_version(version or live)
+
+    async def _create(self, promotion: Promotion, target: Target, delivery: str | None) -> Promotion:
+        try:
+            id = await self.store.create(  # noqa: A001 - the record's own word
+                promotion, delivery=delivery, holds=not self.catalog.is_first(target)
+            )
+        except TargetBusy as busy:
+            raise await self._busy(target, busy) from busy
+        return promotion if id == promotion.id else await self.find(id)
+
+    async def _busy(self, target: Target, busy: TargetBusy) -> TargetBusy:
+        holder = await self.store.load(busy.holder)
+        card = await self.store.card(busy.holder)
+        who = f", asked for by {holder.requested_by.name}: {holder.told}" if holder else ""
+        return TargetBusy(
+            f"{target.app} in {target.environment} is held by {busy.holder}{who}. "
+            f"Wait for it, or have it cancelled: /promote cancel {busy.holder}",
+            holder=busy.holder,
+            link=card.link,
+        )
+
+    async def _member(self, user: str) -> Person:
+        person = await self.directory.person(user)
+        people.require_member(person)
+        return person
+
+    async def _authorised(self, action: Action, id: str, user: str) -> tuple[Promotion, Target, Person]:  # noqa: A002
+        promotion = await self.find(id)
+        target = self.target_of(promotion)
+        person = await self._member(user)
+        members = await self.members_for(target, user)
+        people.require(action, people.roles(person, promotion, target.policy, members), promotion)
+        return promotion, target, person
+
+    async def members_for(self, target: Target, user: str) -> dict[str, frozenset[str]]:
+        """The people of the policy's user groups; nobody is asked where the user is named by id."""
+        if user in target.policy.users:
+            return {}
+        groups = sorted(target.policy.groups)
+        found = await asyncio.gather(*(self.directory.members(group) for group in groups))
+        return dict(zip(groups, found, strict=True))
+
+    def _require_somebody(self, target: Target, person: Person) -> None:
+        """A request that nobody but its requester could approve is refused when it is made."""
+        for rule in target.policy.rules:
+            if not rule.groups and len(rule.users - {person.id}) < rule.minimum:
+                raise Refused(
+                    f"Nobody could approve this: {target.environment} needs {rule.minimum} of "
+                    f"{len(rule.users)} named approvers, and you are one of them. Let somebody else ask."
+                )
+
+    async def _change(self, promotion: Promotion, step: Callable[[Promotion], Promotion]) -> Promotion:
+        """Apply one step and save it; on a conflict load again, apply again."""
+        current = promotion
+        holds = not self.catalog.is_first(self.target_of(promotion))
+        for _ in range(TRIES):
+            after = step(current)
+            try:
+                await self.store.save([Change(before=current, after=after)], holds=holds)
+            except Conflict:
+                current = await self.find(promotion.id)
+            else:
+                return after
+        raise Refused(f"{promotion.id} is changing too fast; look at its card and try again.")
+
+
+def _reason(text: str | None) -> str | None:
+    return one_line(text)[:LONGEST_REASON] or None if text else None

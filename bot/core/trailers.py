@@ -1,0 +1,55 @@
+"""The commit's message, format 1: what happened, for people, and the same as trailers, for ever.
+
+History is rebuilt from these trailers, so their names and their order do not change; a golden file fixes them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bot.core.catalog import Target
+from bot.core.promotion import Promotion, Signer
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def message(promotion: Promotion, target: Target) -> str:
+    """Subject, body and trailers of the promotion's commit."""
+    subject = f"Promote {promotion.app} {promotion.version} to {promotion.environment}"
+    body = (
+        f"{promotion.environment} ran {promotion.old_version}; {promotion.source} runs {promotion.version}."
+    )
+    if promotion.source == "ci":
+        body = f"{promotion.environment} ran {promotion.old_version}."
+    trailers = [
+        ("Promotion-Format", "1"),
+        ("Promotion-Id", promotion.id),
+        ("App", promotion.app),
+        ("Environment", promotion.environment),
+        ("From", promotion.source),
+        ("Old-Version", promotion.old_version),
+        ("New-Version", promotion.version),
+        ("Digest", promotion.digest),
+        ("Requested-By", signature(promotion.requested_by)),
+        *(("Approved-By", signature(approval.by)) for approval in promotion.approvals),
+        ("Policy", target.policy.fingerprint),
+        ("Content-Hash", promotion.content_hash),
+        ("Reason", promotion.reason or "unknown"),
+        ("Slack-Message", promotion.link or "unknown"),
+    ]
+    lines = "\n".join(f"{name}: {one_line(value)}" for name, value in trailers)
+    return f"{subject}\n\n{body}\n\n{lines}\n"
+
+
+def signature(signer: Signer) -> str:
+    """`Dana <dana@example.com> (T…/U…)`; without an address `Dana <U…@T….slack.invalid> (T…/U…)`."""
+    name = one_line(re.sub(r"[<>()]", "", signer.name)) or signer.id
+    email = (
+        re.sub(r"[<>()\s]", "", one_line(signer.email or "")) or f"{signer.id}@{signer.team}.slack.invalid"
+    )
+    return f"{name} <{email}> ({signer.team}/{signer.id})"
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and control characters, so that nobody can forge a trailer in a reason."""
+    return CONTROL.sub(" ", text).strip()
