@@ -22,6 +22,7 @@ from bot.core.seals import Sealer
 
 NOW = timedelta(0)
 LONGEST_BACK_OFF = timedelta(seconds=30)
+GIVE_UP_AFTER = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class Engine:
     following: Following
     announcing: Announcing
 
-    async def advance(self, id: str) -> tuple[int, timedelta | None]:  # noqa: A002 - the record's own word
+    async def advance(self, id: str) -> tuple[int, timedelta | None]:
         """Show where the promotion stands, then take its next step, if there is one.
 
         Returns the edition that was looked at, and when to look again: None for never. Raises `Unavailable` where
@@ -70,10 +71,28 @@ class Engine:
                 raise
             await self._wait_for(promotion, look, str(error))
             return back_off(look.tries, error.retry_after)
+        except Failed as error:
+            # Only the remote knows what became of the commit, and it will not say: keep asking.
+            await self._wait_for(promotion, look, str(error))
+            return back_off(look.tries)
         if look.waits_for:
             latest = await self.store.look(promotion.id)
             await self.store.save_look(promotion.id, replace(latest, waits_for="", tries=0))
         return again
+
+    async def broke(self, id: str, *, reference: str) -> tuple[int, timedelta | None]:
+        """A bug of ours stopped `advance`: say so, try again, and after three times end what may be ended."""
+        promotion = await self.store.load(id)
+        if promotion is None:
+            return 0, None
+        look = await self.store.look(id)
+        sentence = f"Something broke on our side (ref {reference})"
+        if look.tries + 1 >= GIVE_UP_AFTER and promotion.phase in (Phase.APPROVED, Phase.COMMITTED):
+            return promotion.edition, await self._save(
+                promotion, promotion.fail(at=self.clock.now(), why=sentence)
+            )
+        await self._wait_for(promotion, look, sentence)
+        return promotion.edition, back_off(look.tries)
 
     async def _wait_for(self, promotion: Promotion, look: Look, sentence: str) -> None:
         waiting = replace(look, waits_for=f"{sentence}; trying again", tries=look.tries + 1)

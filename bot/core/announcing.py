@@ -13,6 +13,7 @@ from bot.core.rollout import Look
 
 EDIT_AT_MOST_EVERY = timedelta(seconds=3)
 TRY_AGAIN = timedelta(seconds=5)
+CHANNEL_CLOSED = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class Announcing:
         except Gone:
             # Deleted by somebody, or the channel is closed to us: begin anew, with the whole story.
             await self.store.save_card(promotion.id, Card())
-            return TRY_AGAIN
+            return TRY_AGAIN if card.ts else CHANNEL_CLOSED
         return again
 
     async def _show(

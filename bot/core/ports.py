@@ -64,11 +64,11 @@ class Store(Protocol):
         """
         ...
 
-    async def load(self, id: str) -> Promotion | None:  # noqa: A002 - the record's own word
+    async def load(self, id: str) -> Promotion | None:
         """The promotion as it stands, or None."""
         ...
 
-    async def events(self, id: str, *, after: int = 0) -> tuple[Event, ...]:  # noqa: A002
+    async def events(self, id: str, *, after: int = 0) -> tuple[Event, ...]:
         """Its story in order, from the event that follows edition `after`."""
         ...
 
@@ -88,19 +88,19 @@ class Store(Protocol):
         """The target's promotions, newest first."""
         ...
 
-    async def card(self, id: str) -> Card:  # noqa: A002
+    async def card(self, id: str) -> Card:
         """What the people have seen of it."""
         ...
 
-    async def save_card(self, id: str, card: Card) -> None:  # noqa: A002
+    async def save_card(self, id: str, card: Card) -> None:
         """Remember what the people have seen; the last write wins."""
         ...
 
-    async def look(self, id: str) -> Look:  # noqa: A002
+    async def look(self, id: str) -> Look:
         """The last look at its rollout; empty where there was none."""
         ...
 
-    async def save_look(self, id: str, look: Look) -> None:  # noqa: A002
+    async def save_look(self, id: str, look: Look) -> None:
         """Remember the last look; the last write wins, and no edition is counted."""
         ...
 
@@ -116,11 +116,11 @@ class Queue(Protocol):
         """Put off the next look at these for another `lease`."""
         ...
 
-    async def rest(self, id: str, *, edition: int, after: timedelta | None) -> None:  # noqa: A002
+    async def rest(self, id: str, *, edition: int, after: timedelta | None) -> None:
         """Look again `after` this long; None: never. At once, where the record has moved on from `edition`."""
         ...
 
-    async def wake(self, id: str) -> None:  # noqa: A002
+    async def wake(self, id: str) -> None:
         """Make it due now."""
         ...
 

@@ -58,15 +58,16 @@ class Promoter:
         target = self.catalog.target(app, environment)
         if version is not None:
             checked_version(version)
-        person = await self._member(user)
+        person = await self.member(user)
         self._require_somebody(target, person)
         source = self.catalog.before(target)
         pinned = await self._pinned(target, source, version)
         plan = await self.values.plan(target, pinned)
         if plan.old_version == pinned:
-            raise Refused(f"{environment} already runs {pinned}; nothing to do.")
+            told = "" if version or not source else f", which is what {source.environment} runs"
+            raise Refused(f"{environment} already runs {pinned}{told}; nothing to do.")
         now = self.clock.now()
-        id = promotions.new_id()  # noqa: A001 - the record's own word
+        id = promotions.new_id()
         content_hash = target.content_hash(old_version=plan.old_version, version=pinned, digest="unknown")
         seal = self.sealer.seal(
             id=id, content_hash=content_hash, by=person.signer, decision=Decision.REQUEST, at=now
@@ -85,7 +86,7 @@ class Promoter:
         )
         return await self._create(promotion, target, delivery)
 
-    async def ask_again(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:  # noqa: A002
+    async def ask_again(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
         """The same request once more, by whoever may request; every check is made anew."""
         old = await self.find(id)
         if not old.phase.is_final:
@@ -99,7 +100,7 @@ class Promoter:
             delivery=delivery,
         )
 
-    async def approve(self, id: str, *, user: str, content_hash: str | None = None) -> Promotion:  # noqa: A002
+    async def approve(self, id: str, *, user: str, content_hash: str | None = None) -> Promotion:
         """Record one person's yes. `content_hash` is what the pressed button showed."""
         promotion, _, person = await self._authorised(Action.APPROVE, id, user)
         if content_hash not in (None, promotion.content_hash):
@@ -117,13 +118,13 @@ class Promoter:
         approval = Approval(by=person.signer, at=now, content_hash=promotion.content_hash, seal=seal)
         return await self._change(promotion, lambda current: current.approve(approval))
 
-    async def withdraw(self, id: str, *, user: str) -> Promotion:  # noqa: A002
+    async def withdraw(self, id: str, *, user: str) -> Promotion:
         """Take back one's own approval."""
         promotion, _, _ = await self._authorised(Action.WITHDRAW, id, user)
         now = self.clock.now()
         return await self._change(promotion, lambda current: current.withdraw(by=user, at=now))
 
-    async def reject(self, id: str, *, user: str, why: str) -> Promotion:  # noqa: A002
+    async def reject(self, id: str, *, user: str, why: str) -> Promotion:
         """Record one person's no, with a reason; it ends the promotion."""
         promotion, _, _ = await self._authorised(Action.REJECT, id, user)
         reason = _reason(why)
@@ -132,21 +133,21 @@ class Promoter:
         now = self.clock.now()
         return await self._change(promotion, lambda current: current.reject(by=user, at=now, why=reason))
 
-    async def cancel(self, id: str, *, user: str, why: str | None = None) -> Promotion:  # noqa: A002
+    async def cancel(self, id: str, *, user: str, why: str | None = None) -> Promotion:
         """Call it off, as long as its commit is not under way."""
         promotion, _, _ = await self._authorised(Action.CANCEL, id, user)
         now = self.clock.now()
         reason = _reason(why)
         return await self._change(promotion, lambda current: current.cancel(by=user, at=now, why=reason))
 
-    async def require_may(self, action: Action, id: str, *, user: str) -> Promotion:  # noqa: A002
+    async def require_may(self, action: Action, id: str, *, user: str) -> Promotion:
         """The promotion, where this person may do that now: asked before a modal opens."""
         promotion, _, _ = await self._authorised(action, id, user)
         if promotion.phase is not Phase.REQUESTED and action in (Action.APPROVE, Action.REJECT):
             raise Refused(f"You cannot {action} {promotion.id} any more: {promotion.told}.")
         return promotion
 
-    async def find(self, id: str) -> Promotion:  # noqa: A002
+    async def find(self, id: str) -> Promotion:
         """The promotion; raises `Refused` for an id that nobody knows."""
         promotion = await self.store.load(id.upper())
         if promotion is None:
@@ -159,9 +160,8 @@ class Promoter:
         """Every request that waits for approvals, oldest first."""
         return await self.store.in_phase(Phase.REQUESTED)
 
-    async def status(self, *, app: str | None = None, user: str) -> tuple[Place, ...]:
+    async def status(self, *, app: str | None = None) -> tuple[Place, ...]:
         """What every target of an app, or of all apps, holds and runs now."""
-        await self._member(user)
         apps = [app] if app else list(self.catalog.apps)
         if app:
             self.catalog.target(app, self._first_environment(app))
@@ -215,7 +215,7 @@ class Promoter:
 
     async def _create(self, promotion: Promotion, target: Target, delivery: str | None) -> Promotion:
         try:
-            id = await self.store.create(  # noqa: A001 - the record's own word
+            id = await self.store.create(
                 promotion, delivery=delivery, holds=not self.catalog.is_first(target)
             )
         except TargetBusy as busy:
@@ -233,15 +233,16 @@ class Promoter:
             link=card.link,
         )
 
-    async def _member(self, user: str) -> Person:
+    async def member(self, user: str) -> Person:
+        """Who this is, where they are a full member of the workspace; nobody else is told or does anything."""
         person = await self.directory.person(user)
         people.require_member(person)
         return person
 
-    async def _authorised(self, action: Action, id: str, user: str) -> tuple[Promotion, Target, Person]:  # noqa: A002
+    async def _authorised(self, action: Action, id: str, user: str) -> tuple[Promotion, Target, Person]:
         promotion = await self.find(id)
         target = self.target_of(promotion)
-        person = await self._member(user)
+        person = await self.member(user)
         members = await self.members_for(target, user)
         people.require(action, people.roles(person, promotion, target.policy, members), promotion)
         return promotion, target, person

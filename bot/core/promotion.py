@@ -306,7 +306,7 @@ def new_id() -> PromotionId:
 def request(
     target: Target,
     *,
-    id: PromotionId,  # noqa: A002 - the record's own word
+    id: PromotionId,
     source: str,
     version: str,
     old_version: str,

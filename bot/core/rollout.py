@@ -8,104 +8,48 @@ Healthy too. Argo CD's time stamps are compared only with one another, never wit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
+from typing import TypeAlias
 
 from bot.core.catalog import RolloutPolicy
+from bot.core.facts import (
+    ApplicationFacts,
+    Operation,
+    Pod,
+    ResourceResult,
+    Unseen,
+    Workloads,
+    image_doubt,
+    running_version,
+)
+from bot.core.progress import Look, Progress, Stage, next_look, wants_refresh
 
-REFRESH_EVERY = timedelta(seconds=15)
-REFRESH_SLOWLY = timedelta(seconds=60)
-QUICK_REFRESHES = 5
+__all__ = [
+    "ApplicationFacts",
+    "Case",
+    "Look",
+    "Operation",
+    "Pod",
+    "Progress",
+    "Relation",
+    "ResourceResult",
+    "Stage",
+    "Unseen",
+    "Workloads",
+    "decide",
+    "image_doubt",
+    "next_look",
+    "running_version",
+    "wants_refresh",
+]
+
+CANNOT_COMPARE_FOR = timedelta(seconds=60)
+"""How long an error of rendering may last: a git host that stumbles is no broken chart."""
 UNREACHABLE_AFTER = timedelta(minutes=5)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceResult:
-    """What became of one resource: `Deployment/manual-app`, and Argo CD's own words."""
-
-    name: str
-    status: str
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """Argo CD's operation, running or last. `is_full` is false for dry runs and partial syncs."""
-
-    phase: str
-    revision: str | None
-    is_full: bool
-    message: str = ""
-    finished_at: datetime | None = None
-    retries: int = 0
-    resources: tuple[ResourceResult, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pod:
-    """A pod of the current ReplicaSet. `trouble` is the kubelet's word for it, CrashLoopBackOff and the like."""
-
-    name: str
-    images: tuple[str, ...]
-    is_ready: bool
-    is_terminating: bool
-    trouble: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workloads:
-    """What the application should run and what really runs."""
-
-    rendered_images: frozenset[str]
-    """Every image of the rendered workloads (`managed-resources`, target state)."""
-    pods: tuple[Pod, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApplicationFacts:
-    """One GET of an Application, and its workloads where they were asked for. Revisions are 40 hex digits or None."""
-
-    name: str
-    tracks: str | None
-    """What it follows where that is not our branch and path; None where it is right."""
-    automated: bool
-    sync: str
-    revision: str | None
-    compares_spec: bool
-    health: str
-    health_message: str = ""
-    is_operating: bool
-    operation: Operation | None
-    reconciled_at: datetime | None
-    is_deleting: bool = False
-    errors: tuple[str, ...] = ()
-    """Texts of the error conditions."""
-    history_revision: str | None = None
-    unhealthy: tuple[ResourceResult, ...] = ()
-    workloads: Workloads | None = None
-
-    @property
-    def is_fresh(self) -> bool:
-        """Was the comparison begun after the last operation ended? Strictly: the stamps are whole seconds."""
-        if self.operation is None or self.operation.finished_at is None:
-            return True
-        return self.reconciled_at is not None and self.reconciled_at > self.operation.finished_at
-
-    @property
-    def revisions(self) -> frozenset[str]:
-        """Every revision that it names."""
-        named = (self.revision, self.operation and self.operation.revision, self.history_revision)
-        return frozenset(revision for revision in named if revision)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unseen:
-    """Argo CD could not be asked about the application, or would not tell; `is_final` when waiting cannot help."""
-
-    name: str
-    reason: str
-    is_final: bool
+Verdict: TypeAlias = tuple[Stage, str]
+"""A stage, and what to say of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,63 +59,6 @@ class Relation:
     contains: bool | None
     holds_value: bool = True
     author: str = "somebody"
-
-
-class Stage(StrEnum):
-    """How far the rollout of one application is."""
-
-    UNREACHABLE = "unreachable"
-    UNNOTICED = "unnoticed"
-    BEHIND = "behind"
-    COMPARING = "comparing"
-    WAITING = "waiting"
-    SYNCING = "syncing"
-    SETTLING = "settling"
-    ROLLING_OUT = "rolling out"
-    PAUSED = "paused"
-    DEGRADED = "degraded"
-    MISMATCH = "mismatch"
-    CONFIRMING = "confirming"
-    LIVE = "live"
-    FAILED = "failed"
-    SUPERSEDED = "superseded"
-
-    @property
-    def is_end(self) -> bool:
-        """Has the rollout of this application ended?"""
-        return self in (Stage.LIVE, Stage.FAILED, Stage.SUPERSEDED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What is remembered of one application between two looks. `stage` began at `since`."""
-
-    name: str
-    stage: Stage
-    since: datetime
-    says: str
-    seen_at: datetime | None = None
-    """When Argo CD last answered."""
-    refreshed_at: datetime | None = None
-    refreshes: int = 0
-    confirming: str | None = None
-    """The revision that was healthy when the hold began."""
-    pods: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """The last look at a rollout: what is remembered of every application of the target."""
-
-    applications: tuple[Progress, ...] = field(default=())
-    waits_for: str = ""
-    """What the promotion waits for, as a sentence for people: an outside system that does not answer."""
-    tries: int = 0
-    """How many times in a row its next step could not be taken."""
-
-    def of(self, name: str) -> Progress | None:
-        """What is remembered of one application."""
-        return next((progress for progress in self.applications if progress.name == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,84 +80,64 @@ class Case:
             return Relation(contains=None)
         return self.relations.get(revision, Relation(contains=None))
 
+    def has(self, revision: str | None) -> bool:
+        """Does this revision surely contain our commit?"""
+        return self.relation(revision).contains is True
+
+    @property
+    def is_late(self) -> bool:
+        """Is the time for the whole rollout up?"""
+        return self.now - self.committed_at >= self.policy.timeout
+
 
 def decide(facts: ApplicationFacts | Unseen, case: Case) -> Progress:
-    """What to remember of this application, from this look: its stage, and what to say of it."""
+    """What to remember of this application, from this look: its stage, and what to say of it. An end stays."""
+    if case.before and case.before.stage.is_end:
+        return case.before
     if isinstance(facts, Unseen):
         return _unseen(facts, case)
     stage, says = _judge(facts, case)
-    if not stage.is_end and case.now - case.committed_at >= case.policy.timeout:
+    if not stage.is_end and case.is_late:
         stage, says = Stage.FAILED, f"timed out while {stage}: {says}"
-    confirming = facts.revision if stage is Stage.CONFIRMING else None
-    progress = _remember(facts.name, stage, says, case, confirming=confirming)
+    progress = _remember(facts.name, stage, says, case, compared_at=facts.reconciled_at)
     return replace(progress, seen_at=case.now, pods=_pods(facts))
-
-
-def wants_refresh(progress: Progress | None, *, now: datetime, policy: RolloutPolicy) -> bool:
-    """Should this look ask Argo CD to compare anew? A refresh can be lost, so it is asked for again and again."""
-    if progress is None or progress.refreshed_at is None:
-        return True
-    if progress.stage in (Stage.UNREACHABLE, Stage.SYNCING, Stage.ROLLING_OUT, Stage.BEHIND, Stage.PAUSED):
-        return False
-    if progress.stage is Stage.SETTLING:
-        return now - progress.refreshed_at >= timedelta(seconds=2)
-    if progress.stage is Stage.CONFIRMING:
-        held_at = progress.since + policy.stable_for
-        return now >= held_at > progress.refreshed_at
-    quick = progress.refreshes < QUICK_REFRESHES
-    return now - progress.refreshed_at >= (REFRESH_EVERY if quick else REFRESH_SLOWLY)
-
-
-def next_look(look: Look, *, committed_at: datetime, now: datetime, policy: RolloutPolicy) -> timedelta:
-    """When to look again: closely at first, and at the instant when a hold ends."""
-    age = now - committed_at
-    pace = timedelta(seconds=2)
-    if age > timedelta(minutes=2):
-        pace = timedelta(seconds=10)
-    if age > timedelta(minutes=10):
-        pace = timedelta(seconds=20)
-    holds = [
-        progress.since + policy.stable_for - now
-        for progress in look.applications
-        if progress.stage is Stage.CONFIRMING
-    ]
-    waits = [pace, *(max(hold, timedelta(milliseconds=500)) for hold in holds)]
-    return min(waits)
 
 
 def _unseen(facts: Unseen, case: Case) -> Progress:
     """Not seeing is neither success nor failure of the rollout, until its time is up."""
-    before = case.before
-    seen_at = before.seen_at if before else None
+    seen_at = case.before.seen_at if case.before else None
     blind_for = case.now - (seen_at or case.committed_at)
-    says = f"{facts.reason}; the commit is pushed"
-    if blind_for >= UNREACHABLE_AFTER:
-        says = f"{facts.reason}, for {int(blind_for.total_seconds() // 60)} minutes; the commit is pushed"
-    timed_out = case.now - case.committed_at >= case.policy.timeout
-    if facts.is_final or timed_out:
+    minutes = f", for {_minutes(blind_for)}" if blind_for >= UNREACHABLE_AFTER else ""
+    says = f"{facts.reason}{minutes}; the commit is pushed"
+    if facts.is_final or case.is_late:
         return _remember(facts.name, Stage.FAILED, f"nobody knows whether it is live: {says}", case)
-    return replace(_remember(facts.name, Stage.UNREACHABLE, says, case), seen_at=seen_at)
+    return replace(_remember(facts.name, Stage.UNREACHABLE, says, case), pods="")
 
 
-def _judge(facts: ApplicationFacts, case: Case) -> tuple[Stage, str]:
+def _judge(facts: ApplicationFacts, case: Case) -> Verdict:
+    """Every rule in its order; the first that has a verdict wins."""
+    return (
+        _excluded(facts)
+        or _replaced(facts, case)
+        or _operating(facts, case)
+        or _sync_failed(facts, case)
+        or _incomparable(facts, case)
+        or _deployed(facts, case)
+        or _noticed(facts, case)
+        or _unnoticed(case)
+    )
+
+
+def _excluded(facts: ApplicationFacts) -> Verdict | None:
+    """The commit can never arrive here."""
     if facts.is_deleting:
         return Stage.FAILED, "the application is being deleted"
     if facts.tracks:
         return Stage.FAILED, f"the application does not follow this commit: it tracks {facts.tracks}"
-    if replaced := _replaced(facts, case):
-        return replaced
-    if operating := _operation(facts, case):
-        return operating
-    if case.relation(facts.revision).contains is not True and not _was_deployed(facts, case):
-        return _unnoticed(facts, case)
-    if facts.sync == "Synced" and facts.compares_spec:
-        return _arrived(facts, case)
-    if _was_deployed(facts, case) and facts.revision and case.relation(facts.revision).contains:
-        return _arrived(facts, case)
-    return _waiting(facts)
+    return None
 
 
-def _replaced(facts: ApplicationFacts, case: Case) -> tuple[Stage, str] | None:
+def _replaced(facts: ApplicationFacts, case: Case) -> Verdict | None:
     """A later commit changed the value again."""
     for revision in sorted(facts.revisions):
         relation = case.relation(revision)
@@ -279,62 +146,92 @@ def _replaced(facts: ApplicationFacts, case: Case) -> tuple[Stage, str] | None:
     return None
 
 
-def _operation(facts: ApplicationFacts, case: Case) -> tuple[Stage, str] | None:
+def _operating(facts: ApplicationFacts, case: Case) -> Verdict | None:
+    """An operation is queued or runs: ours, or one that ours waits for."""
     operation = facts.operation
-    ours = case.relation(operation.revision).contains if operation else None
-    if facts.is_operating:
-        if operation is None or operation.revision is None:
-            return Stage.SYNCING, "sync queued"
-        if not ours:
-            return Stage.BEHIND, f"waits behind the sync of {operation.revision[:8]}"
-        return Stage.SYNCING, _syncing(operation)
-    if operation and operation.is_full and ours and operation.phase in ("Failed", "Error"):
-        return Stage.FAILED, _sync_failure(operation)
-    return None
+    if not facts.is_operating:
+        return None
+    if operation is None:
+        return Stage.SYNCING, "sync queued"
+    says = _syncing(operation)
+    if operation.revision and not case.has(operation.revision):
+        return Stage.BEHIND, f"waits behind the sync of {operation.revision[:8]}: {says}"
+    return Stage.SYNCING, says
 
 
 def _syncing(operation: Operation) -> str:
+    if not operation.phase:
+        return "sync queued"
     done = sum(result.status in ("Synced", "Pruned", "PruneSkipped") for result in operation.resources)
-    says = f"synced {done} of {len(operation.resources)}" if operation.resources else "sync started"
+    says = f"synced {done} of {max(operation.expected, len(operation.resources))}" if done else "sync started"
     if operation.retries:
         says += f", retry {operation.retries}"
-    return f"{says}: {operation.message}" if operation.message else says
+    return f"{says}, {operation.message}" if operation.message else says
 
 
-def _sync_failure(operation: Operation) -> str:
+def _sync_failed(facts: ApplicationFacts, case: Case) -> Verdict | None:
+    """The operation ended badly. It counts even where the comparison is Synced: a hook may have failed after it."""
+    operation = facts.operation
+    if operation is None or operation.phase not in ("Failed", "Error") or not operation.is_full:
+        return None
+    if not case.has(operation.revision):
+        return None
     failed = [result for result in operation.resources if result.status == "SyncFailed"]
-    causes = "; ".join(f"{result.name}: {result.message}" for result in failed[:3])
-    return f"sync failed: {causes or operation.message}"
+    causes = "; ".join(f"{result.name}: {result.message}" for result in failed[:3]) or operation.message
+    return Stage.FAILED, f"sync failed{_within(operation.revision, case)}: {causes}"
 
 
-def _was_deployed(facts: ApplicationFacts, case: Case) -> bool:
-    """Is our commit in the last deployment on record, by an operation that succeeded?"""
+def _within(revision: str | None, case: Case) -> str:
+    """Whose commit it was, where it was not ours but one that contains ours."""
+    if revision is None or revision == case.revision:
+        return ""
+    return f" at {revision[:8]} by {case.relation(revision).author}, which contains this commit"
+
+
+def _incomparable(facts: ApplicationFacts, case: Case) -> Verdict | None:
+    """Argo CD cannot render: because of this commit, or because it cannot get at the repository."""
+    if not facts.errors or facts.sync not in ("Unknown", ""):
+        return None
+    if _has_lasted(Stage.COMPARING, CANNOT_COMPARE_FOR, facts, case):
+        return Stage.FAILED, f"Argo CD cannot render it: {facts.errors[0]}"
+    return Stage.COMPARING, f"Argo CD cannot compare yet: {facts.errors[0]}"
+
+
+def _deployed(facts: ApplicationFacts, case: Case) -> Verdict | None:
+    """The commit is applied: the comparison says so, or the last operation; how does it fare?"""
+    is_synced = facts.sync == "Synced" and case.has(facts.revision)
+    if not is_synced and not _was_synced(facts, case):
+        return None
+    if not facts.is_fresh or not facts.compares_spec:
+        return Stage.SETTLING, "synced, waiting for Argo CD's next comparison"
+    if not case.has(facts.revision) or facts.sync not in ("Synced", "OutOfSync"):
+        return Stage.SETTLING, "synced, but Argo CD does not compare with this commit now"
+    if is_synced or _is_newer(facts, case):
+        return _by_health(facts, case)
+    return Stage.ROLLING_OUT, "synced, but already different from the manifests again"
+
+
+def _is_newer(facts: ApplicationFacts, case: Case) -> bool:
+    """Is it out of sync only because a commit after ours waits? Then ours is what runs."""
+    operation = facts.operation
+    return operation is not None and operation.revision == case.revision != facts.revision
+
+
+def _was_synced(facts: ApplicationFacts, case: Case) -> bool:
+    """Did the last operation deploy our commit? A partial one counts where the history says the rest was there."""
     operation = facts.operation
     return (
-        case.relation(facts.history_revision).contains is True
-        and operation is not None
+        operation is not None
         and operation.phase == "Succeeded"
-        and operation.revision == facts.history_revision
+        and case.has(operation.revision)
+        and (operation.is_full or operation.revision == facts.history_revision)
     )
 
 
-def _unnoticed(facts: ApplicationFacts, case: Case) -> tuple[Stage, str]:
-    age = case.now - case.committed_at
-    if facts.errors and facts.sync == "Unknown":
-        if (
-            case.before
-            and case.before.stage is Stage.COMPARING
-            and case.now - case.before.since >= timedelta(seconds=60)
-        ):
-            return Stage.FAILED, f"Argo CD cannot render it: {facts.errors[0]}"
-        return Stage.COMPARING, f"Argo CD cannot compare yet: {facts.errors[0]}"
-    if age >= case.policy.pick_up_within:
-        minutes = int(age.total_seconds() // 60)
-        return Stage.FAILED, f"not picked up: Argo CD has not noticed the commit for {minutes} minutes"
-    return Stage.UNNOTICED, "Argo CD has not noticed the commit yet"
-
-
-def _waiting(facts: ApplicationFacts) -> tuple[Stage, str]:
+def _noticed(facts: ApplicationFacts, case: Case) -> Verdict | None:
+    """Argo CD has seen the commit and has not begun to sync."""
+    if not case.has(facts.revision):
+        return None
     if not facts.automated:
         return Stage.WAITING, "automated sync is off: somebody has to press Sync in Argo CD"
     if facts.errors:
@@ -342,16 +239,23 @@ def _waiting(facts: ApplicationFacts) -> tuple[Stage, str]:
     return Stage.WAITING, "noticed, the sync has not begun yet"
 
 
-def _arrived(facts: ApplicationFacts, case: Case) -> tuple[Stage, str]:
-    """The commit is compared and applied; is it healthy, and is it really our image?"""
-    if not facts.is_fresh:
-        return Stage.SETTLING, "synced, waiting for Argo CD's next comparison"
-    if facts.health in ("Progressing", "Missing", "Unknown", ""):
-        return Stage.ROLLING_OUT, _unhealthy(facts) or "synced, pods rolling out"
+def _unnoticed(case: Case) -> Verdict:
+    age = case.now - case.committed_at
+    if age >= case.policy.pick_up_within:
+        return Stage.FAILED, f"not picked up: Argo CD has not noticed the commit for {_minutes(age)}"
+    return Stage.UNNOTICED, "Argo CD has not noticed the commit yet"
+
+
+def _by_health(facts: ApplicationFacts, case: Case) -> Verdict:
+    """What a fresh comparison with our commit says of the health; unknown words are not healthy."""
+    if facts.health == "Degraded":
+        says = f"degraded: {_unhealthy(facts) or 'no reason given'}"
+        lasted = _has_lasted(Stage.DEGRADED, case.policy.degraded_grace, facts, case)
+        return Stage.FAILED if lasted else Stage.DEGRADED, says
     if facts.health == "Suspended":
         return Stage.PAUSED, f"paused: {_unhealthy(facts) or 'somebody has to resume it'}"
-    if facts.health == "Degraded":
-        return _degraded(facts, case)
+    if facts.health != "Healthy":
+        return Stage.ROLLING_OUT, _unhealthy(facts) or "synced, pods rolling out"
     if facts.errors:
         return Stage.SETTLING, f"healthy, but Argo CD reports: {facts.errors[0]}"
     return _healthy(facts, case)
@@ -362,113 +266,75 @@ def _unhealthy(facts: ApplicationFacts) -> str:
     return named or facts.health_message
 
 
-def _degraded(facts: ApplicationFacts, case: Case) -> tuple[Stage, str]:
-    says = f"degraded: {_unhealthy(facts) or 'no reason given'}"
-    before = case.before
-    if before and before.stage is Stage.DEGRADED and case.now - before.since >= case.policy.degraded_grace:
-        return Stage.FAILED, says
-    return Stage.DEGRADED, says
-
-
-def _healthy(facts: ApplicationFacts, case: Case) -> tuple[Stage, str]:
+def _healthy(facts: ApplicationFacts, case: Case) -> Verdict:
+    """Healthy is believed when the image is proved, and when it lasts: transient health is common."""
     if facts.workloads is None:
         return Stage.SETTLING, "healthy, checking the image"
     if doubt := image_doubt(facts.workloads, case.image):
-        mismatched_for = case.before and case.before.stage is Stage.MISMATCH and case.now - case.before.since
-        if mismatched_for and mismatched_for >= case.policy.degraded_grace:
-            return Stage.FAILED, f"synced and healthy, but not with the promoted image: {doubt}"
+        if doubt == facts.workloads.unready:
+            return Stage.ROLLING_OUT, f"healthy, but {doubt}"
+        if _has_lasted(Stage.MISMATCH, case.policy.degraded_grace, facts, case):
+            return (
+                Stage.FAILED,
+                f"synced and healthy, but not with the promoted image: {doubt}; try a hard refresh in Argo CD",
+            )
         return Stage.MISMATCH, f"healthy, but {doubt}"
+    if _is_confirmed(facts, case):
+        return Stage.LIVE, _live(facts, case)
+    return Stage.CONFIRMING, f"healthy, must stay so for {case.policy.stable_for.total_seconds():g} s"
+
+
+def _is_confirmed(facts: ApplicationFacts, case: Case) -> bool:
+    """Did it stay healthy long enough, and was Argo CD asked after that and compared anew?"""
+    before, patience = case.before, case.policy.stable_for
+    if before is None or before.refreshed_at is None:
+        return False
+    asked_after = before.refreshed_at >= before.since + patience
+    return asked_after and _has_lasted(Stage.CONFIRMING, patience, facts, case)
+
+
+def _live(facts: ApplicationFacts, case: Case) -> str:
+    pods = facts.workloads.staying if facts.workloads else ()
+    runs = "every pod runs it" if pods else "it has no pods to check"
+    revision = facts.revision or ""
+    if revision == case.revision:
+        return f"synced and healthy, {runs}"
+    author = case.relation(revision).author
+    if facts.sync == "Synced":
+        return f"live as part of {revision[:8]} by {author}, {runs}"
+    return f"synced and healthy, {runs}; {revision[:8]} by {author} waits to be synced"
+
+
+def _has_lasted(stage: Stage, patience: timedelta, facts: ApplicationFacts, case: Case) -> bool:
+    """Has this stage lasted so long, over two comparisons at the least?"""
     before = case.before
-    held = (
-        before is not None
-        and before.stage is Stage.CONFIRMING
-        and before.confirming == facts.revision
-        and before.refreshed_at is not None
-        and before.refreshed_at - before.since >= case.policy.stable_for
-    )
-    if not held:
-        return Stage.CONFIRMING, f"healthy, must stay so for {int(case.policy.stable_for.total_seconds())} s"
-    if facts.revision == case.revision or facts.revision is None:
-        return Stage.LIVE, "synced and healthy, every pod runs it"
-    author = case.relation(facts.revision).author
-    return Stage.LIVE, f"live as part of {facts.revision[:8]} by {author}, every pod runs it"
-
-
-def image_doubt(workloads: Workloads, image: str) -> str:
-    """Why the image is not proved to run everywhere; empty where it is."""
-    wanted = normal_image(image)
-    name = wanted.rpartition(":")[0]
-    ours = [normal_image(found) for found in workloads.rendered_images]
-    if wanted not in ours:
-        rendered = next((found for found in ours if found.rpartition(":")[0] == name), "no such image")
-        return f"the manifests hold {rendered}"
-    pods = [pod for pod in workloads.pods if not pod.is_terminating]
-    for pod in pods:
-        images = {normal_image(found) for found in pod.images}
-        if wanted not in images and any(found.rpartition(":")[0] == name for found in images):
-            return f"pod {pod.name} still runs {', '.join(sorted(images))}"
-        if not pod.is_ready:
-            return f"pod {pod.name} is not ready{': ' + pod.trouble if pod.trouble else ''}"
-    return ""
-
-
-def normal_image(image: str) -> str:
-    """One spelling for an image: `nginx` is `docker.io/library/nginx:latest`; a digest beside a tag is left out."""
-    name, _, _digest = image.partition("@")
-    path, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag:
-        path, tag = name, "latest"
-    host, slash, rest = path.partition("/")
-    if not slash:
-        path = f"docker.io/library/{path}"
-    elif "." not in host and ":" not in host and host != "localhost":
-        path = f"docker.io/{host}/{rest}"
-    return f"{path}:{tag}"
-
-
-def running_version(facts: ApplicationFacts, image: str) -> tuple[str | None, str]:
-    """The version that an application runs, live and healthy, or None with the reason why there is none."""
-    if facts.is_operating:
-        return None, f"{facts.name} is being synced"
-    if facts.sync != "Synced" or facts.health != "Healthy":
-        return (
-            None,
-            f"{facts.name} is {facts.sync or 'not compared'} and {facts.health or 'of unknown health'}",
-        )
-    if not facts.is_fresh:
-        return None, f"{facts.name} has just been synced and not been compared since"
-    if facts.workloads is None:
-        return None, f"the pods of {facts.name} could not be read"
-    name = normal_image(image).rpartition(":")[0]
-    found = {
-        normal_image(spelled).rpartition(":")[2]
-        for pod in facts.workloads.pods
-        if not pod.is_terminating
-        for spelled in pod.images
-        if normal_image(spelled).rpartition(":")[0] == name
-    }
-    if len(found) != 1:
-        return None, f"{facts.name} runs {' and '.join(sorted(found)) or 'no pod of ' + image}"
-    version = found.pop()
-    if doubt := image_doubt(facts.workloads, f"{image}:{version}"):
-        return None, f"{facts.name}: {doubt}"
-    return version, ""
+    if before is None or before.stage is not stage or case.now - before.since < patience:
+        return False
+    if before.compared_at is None or facts.reconciled_at is None:
+        return False
+    return facts.reconciled_at > before.compared_at
 
 
 def _pods(facts: ApplicationFacts) -> str:
     if facts.workloads is None:
         return ""
-    pods = [pod for pod in facts.workloads.pods if not pod.is_terminating]
+    pods = facts.workloads.staying
     says = f"{sum(pod.is_ready for pod in pods)} of {len(pods)} pods ready"
     troubles = sorted({pod.trouble for pod in pods if pod.trouble and not pod.is_ready})
     return f"{says}, {', '.join(troubles)}" if troubles else says
 
 
-def _remember(name: str, stage: Stage, says: str, case: Case, *, confirming: str | None = None) -> Progress:
-    """Keep the beginning of a stage that goes on, so that a hold and a grace are measured from there."""
+def _minutes(span: timedelta) -> str:
+    return f"{int(span.total_seconds() // 60)} minutes"
+
+
+def _remember(
+    name: str, stage: Stage, says: str, case: Case, *, compared_at: datetime | None = None
+) -> Progress:
+    """Keep the beginning of a stage that goes on: a hold and a grace are measured from there."""
     before = case.before
     if before is None:
-        return Progress(name=name, stage=stage, since=case.now, says=says, confirming=confirming)
-    goes_on = before.stage is stage and before.confirming == confirming
-    since = before.since if goes_on else case.now
-    return replace(before, stage=stage, since=since, says=says, confirming=confirming)
+        return Progress(name=name, stage=stage, since=case.now, says=says, compared_at=compared_at)
+    if before.stage is stage:
+        return replace(before, says=says, compared_at=before.compared_at or compared_at)
+    return replace(before, stage=stage, since=case.now, says=says, compared_at=compared_at)

@@ -21,7 +21,7 @@ class Sealer:
             raise ValueError("PROMOTE_SECRET must have at least 16 characters.")
         self._key = secret.encode()
 
-    def seal(self, *, id: str, content_hash: str, by: Signer, decision: Decision, at: datetime) -> str:  # noqa: A002
+    def seal(self, *, id: str, content_hash: str, by: Signer, decision: Decision, at: datetime) -> str:
         """The seal of one decision, 64 hexadecimal digits."""
         words = (id, content_hash, by.id, by.team, decision.value, at.isoformat())
         # Length before each word, so that no two lists of words give the same bytes.

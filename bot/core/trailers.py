@@ -37,6 +37,27 @@ def message(promotion: Promotion, target: Target) -> str:
         ("Reason", promotion.reason or "unknown"),
         ("Slack-Message", promotion.link or "unknown"),
     ]
+    return _text(subject, body, trailers)
+
+
+def ci_message(target: Target, *, id: str, old: str, new: str) -> str:
+    """The message of a commit that brings what CI has built into the first environment: nobody asked in Slack."""
+    trailers = [
+        ("Promotion-Format", "1"),
+        ("Promotion-Id", id),
+        ("App", target.app),
+        ("Environment", target.environment),
+        ("From", "ci"),
+        ("Old-Version", old),
+        ("New-Version", new),
+        ("Digest", "unknown"),
+    ]
+    return _text(
+        f"Set {target.app} {new} in {target.environment}", f"{target.environment} ran {old}.", trailers
+    )
+
+
+def _text(subject: str, body: str, trailers: list[tuple[str, str]]) -> str:
     lines = "\n".join(f"{name}: {one_line(value)}" for name, value in trailers)
     return f"{subject}\n\n{body}\n\n{lines}\n"
 

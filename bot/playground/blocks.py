@@ -213,19 +213,23 @@ def _element(*kinds: str) -> Rule:
 
 
 _PLAIN = "plain_text"
-_CONFIRM = _shape({
-    "title!": _text(100, _PLAIN),
-    "text!": _text(300),
-    "confirm!": _text(30, _PLAIN),
-    "deny!": _text(30, _PLAIN),
-    "style": _one_of("primary", "danger"),
-})
-_OPTION = _shape({
-    "text!": _text(75),
-    "value!": _string(150),
-    "description": _text(75),
-    "url": _url,
-})
+_CONFIRM = _shape(
+    {
+        "title!": _text(100, _PLAIN),
+        "text!": _text(300),
+        "confirm!": _text(30, _PLAIN),
+        "deny!": _text(30, _PLAIN),
+        "style": _one_of("primary", "danger"),
+    }
+)
+_OPTION = _shape(
+    {
+        "text!": _text(75),
+        "value!": _string(150),
+        "description": _text(75),
+        "url": _url,
+    }
+)
 _GROUP = _shape({"label!": _text(75, _PLAIN), "options!": _array(_OPTION, least=1, most=100)})
 _COMMON: dict[str, Rule] = {"action_id": _string(255), "confirm": _CONFIRM, "focus_on_load": _flag}
 _HINTED: dict[str, Rule] = {**_COMMON, "placeholder": _text(150, _PLAIN)}

@@ -1,0 +1,132 @@
+"""The command line: `python -m bot …`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bot.core.errors import PromoteError
+
+cli = typer.Typer(
+    name="promote-bot",
+    help="Take one container image through dev, stage and prod in a GitOps repository, from Slack.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@cli.command()
+def serve() -> None:
+    """Run the whole bot in one process; without REDIS_URL it brings its own store."""
+    _run(web_side=True, worker_side=True)
+
+
+@cli.command()
+def web() -> None:
+    """Hear Slack: commands, clicks and modals. Needs REDIS_URL."""
+    _run(web_side=True, worker_side=False)
+
+
+@cli.command()
+def worker() -> None:
+    """Commit, follow and announce. Needs REDIS_URL."""
+    _run(web_side=False, worker_side=True)
+
+
+@cli.command()
+def demo(
+    *,
+    port: Annotated[int, typer.Option(help="The page's port; 0 takes a free one.")] = 0,
+) -> None:
+    """Try everything on this machine: a simulated Slack and Argo CD, a real git repository, the real bot."""
+    from bot.playground import demo as playground
+
+    _complete(playground.run(port=port, say=typer.echo))
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of promote.yaml, for editors."""
+    import json
+
+    from bot.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@cli.command()
+def edit(
+    file: Annotated[Path, typer.Argument(help="A values file.", exists=True, dir_okay=False)],
+    key: Annotated[str, typer.Argument(help="Where the version stands, like image.tag.")],
+    version: Annotated[str, typer.Argument(help="The version to put there.")],
+    *,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Write the file instead of printing it.")
+    ] = False,
+) -> None:
+    """Print a values file with exactly one value changed, and every other byte as it was."""
+    from bot.core.catalog import checked_version
+    from bot.integrations.values import set_value
+
+    try:
+        edited = set_value(file.read_bytes(), key, checked_version(version), path=str(file))
+    except PromoteError as error:
+        _give_up(error)
+    if in_place:
+        file.write_bytes(edited)
+    else:
+        sys.stdout.buffer.write(edited)
+
+
+@cli.command()
+def set_image(
+    app: Annotated[str, typer.Argument(help="An app of promote.yaml.")],
+    environment: Annotated[str, typer.Argument(help="Its first environment.")],
+    version: Annotated[str, typer.Argument(help="The version that CI has built.")],
+) -> None:
+    """Write a version that CI has built into the first environment; later ones take a promotion."""
+    from bot.ci import set_image as write
+    from bot.settings import Settings
+
+    print(_complete(write(Settings.from_environment(), app=app, environment=environment, version=version)))
+
+
+def _run(*, web_side: bool, worker_side: bool) -> None:
+    from bot.app import run
+    from bot.settings import Settings
+
+    try:
+        settings = Settings.from_environment()
+    except PromoteError as error:
+        _give_up(error)
+    _complete(run(settings, web_side=web_side, worker_side=worker_side))
+
+
+def _complete(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run it to its end; an error of ours is one sentence and exit code 1, never a traceback."""
+    try:
+        return asyncio.run(work)
+    except PromoteError as error:
+        _give_up(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _give_up(error: PromoteError) -> Any:
+    print(str(error), file=sys.stderr)
+    raise typer.Exit(1) from error
+
+
+def main() -> None:
+    """The entry point."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""The composition root: constructors are called here, and clients opened and closed. Nothing clever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from slack_bolt.app.async_app import AsyncApp
+from slack_bolt.authorization import AuthorizeResult
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot import telemetry
+from bot.config import Config, build_catalog, load
+from bot.core.advance import Engine
+from bot.core.announcing import Announcing
+from bot.core.catalog import Catalog
+from bot.core.errors import Unavailable
+from bot.core.following import Following
+from bot.core.ports import Author
+from bot.core.promoter import Promoter
+from bot.core.seals import Sealer
+from bot.integrations import embedded
+from bot.integrations.argocd import ArgoCD, Server
+from bot.integrations.gitops import Credential, GitRepository
+from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
+from bot.integrations.store import RedisStore, connect
+from bot.settings import Settings, SettingsError
+from bot.worker import Worker
+from handlers import register
+from handlers.listening import Background
+from handlers.requests import slack_events
+from handlers.socket import SocketMode
+
+SHUTDOWN_WITHIN = 10.0
+COMMITTER = Author(name="promote-bot", email="promote-bot@users.noreply.invalid")
+
+log = structlog.get_logger()
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Aware, in UTC."""
+        return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Every outside system, connected as the settings say."""
+
+    settings: Settings
+    catalog: Catalog
+    store: RedisStore
+    quick_store: RedisStore
+    gitops: GitRepository
+    argocd: ArgoCD
+    client: AsyncWebClient
+    directory: SlackDirectory
+
+    def promoter(self) -> Promoter:
+        """What people can do."""
+        return Promoter(
+            catalog=self.catalog,
+            store=self.quick_store,
+            values=self.gitops,
+            cluster=self.argocd,
+            directory=self.directory,
+            clock=SystemClock(),
+            sealer=sealer(self.settings),
+        )
+
+    def worker(self) -> Worker:
+        """What moves promotions on."""
+        clock = SystemClock()
+        engine = Engine(
+            catalog=self.catalog,
+            store=self.store,
+            values=self.gitops,
+            directory=self.directory,
+            clock=clock,
+            sealer=sealer(self.settings),
+            following=Following(store=self.store, values=self.gitops, cluster=self.argocd, clock=clock),
+            announcing=Announcing(store=self.store, announcer=SlackAnnouncer(self.client), clock=clock),
+        )
+        return Worker(engine=engine, queue=self.store, lease=timedelta(seconds=self.settings.lease_seconds))
+
+
+def sealer(settings: Settings) -> Sealer:
+    """The maker of seals; raises `SettingsError` where its key is missing or too short."""
+    try:
+        return Sealer(settings.require("PROMOTE_SECRET", "approvals are sealed with it."))
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+@contextlib.asynccontextmanager
+async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[Outside]:
+    """Connect to everything and disconnect at the end; raises `SettingsError` and `ConfigError` before anything."""
+    config = load(settings.config_path)
+    catalog = build_catalog(config)
+    token = settings.require("SLACK_BOT_TOKEN", "it is the bot's token, xoxb-….")
+    async with contextlib.AsyncExitStack() as stack:
+        url = await _store_url(settings, stack, may_embed=may_embed)
+        try:
+            client = web_client(token, api_url=settings.get("SLACK_API_URL"), tls=settings.tls())
+            stores = [RedisStore(connect(url, quick=quick)) for quick in (False, True)]
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        for store in stores:
+            stack.push_async_callback(store.aclose)
+        gitops = git_repository(settings, config)
+        stack.push_async_callback(gitops.aclose)
+        argocd = argo_cd(settings, config)
+        stack.push_async_callback(argocd.aclose)
+        yield Outside(
+            settings=settings,
+            catalog=catalog,
+            store=stores[0],
+            quick_store=stores[1],
+            gitops=gitops,
+            argocd=argocd,
+            client=client,
+            directory=SlackDirectory(client),
+        )
+
+
+async def _store_url(settings: Settings, stack: contextlib.AsyncExitStack, *, may_embed: bool) -> str:
+    if url := settings.get("REDIS_URL"):
+        return url
+    if not may_embed:
+        settings.require(
+            "REDIS_URL", "web and worker are two processes, so they need one store between them."
+        )
+    server = await asyncio.to_thread(embedded.start, settings.data_dir)
+    stack.push_async_callback(server.stop)
+    return server.url
+
+
+def git_repository(settings: Settings, config: Config) -> GitRepository:
+    """The writer of every repository of the configuration."""
+    credentials = {}
+    for name in config.repositories:
+        credentials[name] = Credential(
+            username=settings.named("GIT_USERNAME", name) or "x-access-token",
+            token=settings.named("GIT_TOKEN", name),
+            ssh_key=settings.path("GIT_SSH_KEY", name),
+            known_hosts=settings.path("GIT_KNOWN_HOSTS", name),
+        )
+    return GitRepository(
+        cache=settings.data_dir / "mirrors",
+        credentials=credentials,
+        committer=COMMITTER,
+        allow_local=frozenset(name for name, model in config.repositories.items() if model.allow_local),
+        proxies=settings.proxies,
+        ca_bundle=settings.ca_bundle,
+    )
+
+
+def argo_cd(settings: Settings, config: Config) -> ArgoCD:
+    """The client of every Argo CD server of the configuration."""
+    tls = settings.tls()
+    return ArgoCD(
+        servers={
+            name: Server(
+                url=model.url,
+                token=settings.named("ARGOCD_TOKEN", name)
+                or settings.require("ARGOCD_TOKEN", f"it is the account's token for Argo CD ({name})."),
+                verify=tls,
+                headers=model.headers,
+            )
+            for name, model in config.argocd.items()
+        }
+    )
+
+
+def bolt(outside: Outside, background: Background) -> AsyncApp:
+    """Bolt with every listener; who may do what is asked of Slack's directory by the core, not here."""
+
+    async def authorize(**_: Any) -> AuthorizeResult:
+        # Bolt's own way asks Slack before the first acknowledgement, which may then come too late.
+        return AuthorizeResult(enterprise_id=None, team_id=None, bot_token=outside.client.token)
+
+    app = AsyncApp(
+        signing_secret=outside.settings.get("SLACK_SIGNING_SECRET") or "",
+        client=outside.client,
+        authorize=authorize,
+    )
+    register(app, outside.promoter(), background)
+    return app
+
+
+async def run(settings: Settings, *, web_side: bool, worker_side: bool) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what runs, within ten seconds."""
+    telemetry.set_up(settings.secrets)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with open_outside(settings, may_embed=web_side and worker_side) as outside:
+        await _refuse_unsound(outside)
+        async with contextlib.AsyncExitStack() as stack:
+            socket = await _hear(outside, stack) if web_side else None
+            await stack.enter_async_context(_operations(outside, stopping, socket))
+            if worker_side:
+                await stack.enter_async_context(_working(outside.worker()))
+            log.info("ready", web=web_side, worker=worker_side, targets=len(outside.catalog.targets))
+            await stopping.wait()
+            log.info("stopping")
+
+
+async def _refuse_unsound(outside: Outside) -> None:
+    """A store that may throw promotions away is refused at once; one that is away is waited for."""
+    try:
+        findings = await outside.store.soundness()
+    except Unavailable as error:
+        log.warning("store away", error=str(error))
+        return
+    for finding in findings:
+        if finding.level == "error":
+            raise SettingsError(f"The store cannot be used: {finding.text}")
+        if finding.level == "warn":
+            log.warning("store", finding=finding.text)
+
+
+async def _hear(outside: Outside, stack: contextlib.AsyncExitStack) -> SocketMode | None:
+    """Open Slack's way in: Socket Mode where there is an app token, else HTTP on the public port."""
+    background = Background()
+    stack.push_async_callback(background.finish, SHUTDOWN_WITHIN)
+    settings = outside.settings
+    if app_token := settings.get("SLACK_APP_TOKEN"):
+        socket = SocketMode(bolt(outside, background), app_token)
+        await stack.enter_async_context(_running(socket.run()))
+        return socket
+    settings.require(
+        "SLACK_SIGNING_SECRET", "it proves that a request comes from Slack (or set SLACK_APP_TOKEN)."
+    )
+    public = web.Application()
+    public.router.add_post("/slack/events", slack_events(bolt(outside, background)))
+    await stack.enter_async_context(_site(public, settings.host, settings.port))
+    return None
+
+
+@contextlib.asynccontextmanager
+async def _operations(
+    outside: Outside, stopping: asyncio.Event, socket: SocketMode | None
+) -> AsyncIterator[None]:
+    """`/healthz`, `/readyz` and `/metrics`, on a port of their own."""
+
+    async def health(_: web.Request) -> web.Response:
+        if socket is not None and not socket.is_hearing:
+            return web.Response(status=503, text="Slack's socket is silent")
+        return web.Response(text="ok")
+
+    async def ready(_: web.Request) -> web.Response:
+        if stopping.is_set():
+            return web.Response(status=503, text="stopping")
+        try:
+            await outside.quick_store.ping()
+        except Unavailable as error:
+            return web.Response(status=503, text=str(error))
+        return web.Response(text="ready")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    operations = web.Application()
+    operations.router.add_get("/healthz", health)
+    operations.router.add_get("/readyz", ready)
+    operations.router.add_get("/metrics", metrics)
+    async with _site(operations, outside.settings.host, outside.settings.operations_port):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _site(application: web.Application, host: str, port: int) -> AsyncIterator[None]:
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_WITHIN)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise SettingsError(f"Port {port} cannot be opened: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def _working(worker: Worker) -> AsyncIterator[None]:
+    async with _running(worker.run()):
+        try:
+            yield
+        finally:
+            await worker.stop(SHUTDOWN_WITHIN)
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

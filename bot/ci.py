@@ -1,0 +1,47 @@
+"""What CI does: write the version that it has built into an app's first environment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from bot.app import COMMITTER, git_repository
+from bot.config import build_catalog, load
+from bot.core.catalog import checked_version
+from bot.core.errors import Refused, Stale
+from bot.core.ports import Edit
+from bot.core.promotion import new_id
+from bot.core.trailers import ci_message
+from bot.settings import Settings
+
+
+async def set_image(settings: Settings, *, app: str, environment: str, version: str) -> str:
+    """Commit and push; returns a sentence that says what was done. Raises `Refused` for a later environment."""
+    config = load(settings.config_path)
+    catalog = build_catalog(config)
+    target = catalog.target(app, environment)
+    if not catalog.is_first(target):
+        raise Refused(
+            f"CI writes the first environment only; {environment} takes a promotion: /promote in Slack."
+        )
+    gitops = git_repository(settings, config)
+    try:
+        plan = await gitops.plan(target, checked_version(version))
+        if plan.old_version == version:
+            return f"{environment} already holds {version}; nothing to do."
+        id = new_id()
+        edit = Edit(
+            target=target,
+            promotion=id,
+            old=plan.old_version,
+            new=version,
+            message=ci_message(target, id=id, old=plan.old_version, new=version),
+            author=COMMITTER,
+            at=datetime.now(UTC),
+            base=plan.base,
+        )
+        revision = await gitops.commit(edit)
+    except Stale as stale:
+        raise Refused(f"Somebody else wrote {stale.found} first; run it again.") from stale
+    finally:
+        await gitops.aclose()
+    return f"{environment}: {plan.old_version} → {version}, committed as {revision[:8]}."

@@ -1,0 +1,416 @@
+"""`promote.yaml`, checked strictly and turned into the core's catalog."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from bot.core import catalog
+from bot.core.errors import PromoteError
+
+DURATION = re.compile(r"(\d+)(s|m|h|d)")
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+RESERVED = frozenset(
+    "help status pending show approve reject withdraw cancel diff history nudge rollback train lock unlock block "  # noqa: SIM905 - a list of words reads better as words
+    "unblock windows can config to all".split()
+)
+"""Words of `/promote`, today's and tomorrow's, that can be no app's name."""
+
+
+class ConfigError(PromoteError):
+    """`promote.yaml` cannot be used; the message names file and line, one problem a line."""
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, str) and (found := DURATION.fullmatch(value)):
+        return timedelta(**{UNITS[found[2]]: int(found[1])})
+    if isinstance(value, timedelta):
+        return value
+    raise ValueError("must be a number with a unit, like 30s, 20m, 4h or 7d")
+
+
+def _person(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[UW][A-Z0-9]{5,}", value):
+        return value
+    raise ValueError(
+        f"{value!r} is not a user id. Write the id, like U0123ABCD: in Slack, open the profile, ⋮, “Copy member ID”"
+    )
+
+
+def _group(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"S[A-Z0-9]{5,}", value):
+        return value
+    raise ValueError(
+        f"{value!r} is not a user group's id. Write the id, like S0123ABCD; its page in Slack shows it"
+    )
+
+
+def _channel(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[CG][A-Z0-9]{5,}", value):
+        return value
+    raise ValueError(
+        f"{value!r} is not a channel id. Write the id, like C0123ABCD: it stands at the end of “View channel details”"
+    )
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration, json_schema_input_type=Annotated[str, Field(pattern=r"^\d+(s|m|h|d)$")]),
+]
+PersonId = Annotated[str, BeforeValidator(_person)]
+GroupId = Annotated[str, BeforeValidator(_group)]
+ChannelId = Annotated[str, BeforeValidator(_channel)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+
+
+class Strict(BaseModel):
+    """A part of the file; a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SlackModel(Strict):
+    """Where the cards go."""
+
+    channel: ChannelId = Field(description="The channel of every card, by id")
+    channels: dict[Name, ChannelId] = Field(default={}, description="Another channel for an environment")
+
+
+class RepositoryModel(Strict):
+    """A GitOps repository."""
+
+    url: str = Field(description="https://… or git@host:…; never with a password in it")
+    branch: str = Field(
+        default="main", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$", description="The branch to write"
+    )
+    mode: Literal["push"] = Field(default="push", description="Commits are pushed to the branch")
+    commit_url: str | None = Field(default=None, description="A commit's page, with {revision} in it")
+    allow_local: bool = Field(default=False, description="Allow file:// and plain http:// addresses")
+
+    @model_validator(mode="after")
+    def _check_url(self) -> RepositoryModel:
+        if re.match(r"https?://[^/]*@", self.url):
+            raise ValueError("url holds a user or a password; put the token into GIT_TOKEN or GIT_TOKEN_FILE")
+        if re.match(r"https://|ssh://|[\w.-]+@[\w.-]+:", self.url):
+            return self
+        if re.match(r"file://|http://", self.url):
+            if self.allow_local:
+                return self
+            raise ValueError("url is not encrypted; use https:// or ssh, or set allow_local: true for a test")
+        raise ValueError("url must begin with https:// or ssh://, or be like git@host:owner/name.git")
+
+
+class ArgoCDModel(Strict):
+    """An Argo CD server."""
+
+    url: str = Field(pattern=r"^https?://", description="Its address; it may have a path")
+    project: str = Field(
+        default="default", description="The project of its applications, where they name none"
+    )
+    namespace: str | None = Field(default=None, description="The namespace of its Application objects")
+    headers: dict[str, str] = Field(default={}, description="Extra headers, for a proxy in front of it")
+
+
+class ApplicationModel(Strict):
+    """One Argo CD application, where its name alone is not enough."""
+
+    name: str = Field(description="Its name; {app} and {env} stand for the target's")
+    project: str | None = Field(default=None, description="Its project")
+    namespace: str | None = Field(default=None, description="The namespace of the Application object")
+    server: str | None = Field(default=None, description="One of argocd")
+
+
+class TargetDefaults(Strict):
+    """How a target is found; every text may hold {app} and {env}."""
+
+    repository: str | None = Field(default=None, description="One of repositories")
+    argocd: str | None = Field(default=None, description="One of argocd")
+    keys: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="The version's keys in the values file"
+    )
+    values: str | None = Field(default=None, description="The values file in the repository")
+    applications: tuple[str | ApplicationModel, ...] | None = Field(
+        default=None, min_length=1, description="The Argo CD applications of the target"
+    )
+    channel: ChannelId | None = Field(default=None, description="Another channel")
+
+
+class AppModel(TargetDefaults):
+    """One app; what it does not say, defaults say."""
+
+    image: str = Field(
+        pattern=r"^[a-z0-9][a-zA-Z0-9._/:-]*$",
+        description="The image's name without a tag, as the workloads spell it",
+    )
+    banner: dict[Name, str] = Field(default={}, description="A warning on the cards of an environment")
+    environments: dict[Name, TargetDefaults] | None = Field(
+        default=None,
+        description="Only these environments, each with what is different there; otherwise all of them",
+    )
+
+
+class RuleModel(Strict):
+    """At least `min` of these people."""
+
+    users: tuple[PersonId, ...] = Field(default=(), description="People, by id")
+    group: GroupId | None = Field(default=None, description="A user group, by id")
+    min: int = Field(default=1, ge=1, description="How many of them")
+
+    @model_validator(mode="after")
+    def _check_people(self) -> RuleModel:
+        if not self.users and not self.group:
+            raise ValueError("the rule names nobody: give users or a group")
+        if not self.group and len(set(self.users)) < self.min:
+            raise ValueError(f"min is {self.min}, but only {len(set(self.users))} people are named")
+        return self
+
+
+class ApprovalsModel(Strict):
+    """Who must say yes before anything is written."""
+
+    rules: tuple[RuleModel, ...] = Field(min_length=1, description="Each must be met")
+    total: int = Field(default=1, ge=1, description="How many different people in all")
+    self_: Literal[False] = Field(
+        default=False, alias="self", description="Nobody approves their own request"
+    )
+    expires: Duration = Field(default=timedelta(hours=4), description="How long a request waits")
+
+
+class RolloutModel(Strict):
+    """How patiently a rollout is followed."""
+
+    timeout: Duration = Field(default=timedelta(minutes=20), description="When to give up")
+    stable_for: Duration = Field(default=timedelta(seconds=10), description="How long it must stay healthy")
+    degraded_grace: Duration = Field(default=timedelta(seconds=60), description="How long it may be degraded")
+    pick_up_within: Duration = Field(
+        default=timedelta(minutes=10), description="How long Argo CD may not notice"
+    )
+
+
+class PolicyModel(Strict):
+    """The rules of one environment."""
+
+    approvals: ApprovalsModel | None = Field(default=None, description="None: no approval is needed")
+    rollout: RolloutModel = Field(default=RolloutModel())
+
+
+class Config(Strict):
+    """`promote.yaml`."""
+
+    version: Literal[1] = Field(description="The version of this file's form")
+    environments: tuple[Name, ...] = Field(min_length=1, description="The order of promotion")
+    slack: SlackModel
+    repositories: dict[str, RepositoryModel] = Field(min_length=1)
+    argocd: dict[str, ArgoCDModel] = Field(min_length=1)
+    defaults: TargetDefaults = Field(default=TargetDefaults())
+    apps: dict[Name, AppModel] = Field(min_length=1)
+    policies: dict[Name, PolicyModel] = Field(default={})
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Config:
+        known = list(self.environments)
+        if len(set(known)) != len(known):
+            raise ValueError("environments names one of them twice")
+        named: dict[str, Mapping[str, Any]] = {
+            "policies": self.policies,
+            "slack.channels": self.slack.channels,
+            **{f"apps.{name}.environments": app.environments or {} for name, app in self.apps.items()},
+            **{f"apps.{name}.banner": app.banner for name, app in self.apps.items()},
+        }
+        for place, entries in named.items():
+            for name in entries:
+                _require(name, known, f"{place} names the environment")
+        for name in self.apps:
+            if name in RESERVED or name in known:
+                raise ValueError(
+                    f"apps: {name!r} is a word of /promote or an environment; name the app otherwise"
+                )
+        return self
+
+
+def _require(name: str, known: list[str], what: str) -> None:
+    if name not in known:
+        raise ValueError(f"{what} {name!r}, which is unknown.{catalog.nearest(name, known)}")
+
+
+def load(path: Path) -> Config:
+    """Read and check the file; raises `ConfigError` with file, line and a near match for every problem."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}. Set PROMOTE_CONFIG to the file's place.") from error
+    try:
+        raw = YAML(typ="rt").load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{path}:1: must hold the keys {', '.join(Config.model_fields)}")
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        # A list counts as too short when an entry of it is wrong: the entry's own error says enough.
+        problems = [problem for problem in error.errors() if problem["type"] != "too_short"] or error.errors()
+        raise ConfigError("\n".join(_explained(path, raw, problem) for problem in problems)) from error
+
+
+def _explained(path: Path, raw: Any, problem: Any) -> str:
+    loc = [
+        step for step in problem["loc"] if not (isinstance(step, str) and step in ("str", "ApplicationModel"))
+    ]
+    where = f"{path}:{_line(raw, loc)}"
+    name = ".".join(str(step) for step in loc)
+    if problem["type"] == "extra_forbidden":
+        match = difflib.get_close_matches(str(loc[-1]), _known_keys(loc[:-1]), n=1, cutoff=0.6)
+        hint = f', did you mean "{match[0]}"?' if match else ""
+        return f'{where}: unknown key "{loc[-1]}"{hint}'
+    if problem["type"] == "missing":
+        return f'{where}: "{name}" is missing'
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {name}: {message}" if name else f"{where}: {message}"
+
+
+def _line(root: Any, loc: list[Any]) -> int:
+    """The line of the innermost key that the file really has."""
+    line = 1
+    node: Any = root
+    for step in loc:
+        try:
+            marks: Any = node.lc
+            place = marks.key(step) if isinstance(node, dict) else marks.item(step)
+            line, node = place[0] + 1, node[step]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return line
+
+
+def _known_keys(loc: list[Any]) -> list[str]:
+    """The keys that may stand at a place of the file, from its own schema."""
+    schema = Config.model_json_schema()
+    nodes = [schema]
+    for step in loc:
+        nodes = [child for node in nodes for child in _children(schema, node, step)]
+    return [key for node in nodes for key in _resolved(schema, node).get("properties", {})]
+
+
+def _resolved(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    reference = node.get("$ref")
+    return schema["$defs"][reference.rpartition("/")[2]] if reference else node
+
+
+def _children(schema: dict[str, Any], node: dict[str, Any], step: Any) -> list[dict[str, Any]]:
+    node = _resolved(schema, node)
+    found = node.get("properties", {}).get(step) or node.get("items") or node.get("additionalProperties")
+    for pattern in node.get("patternProperties", {}).values():
+        found = found or pattern
+    if not isinstance(found, dict):
+        return []
+    options = found.get("anyOf", [found])
+    # A list of alternatives: its items are the alternatives of each of its entries.
+    return [alternative for option in options for alternative in option.get("anyOf", [option])]
+
+
+def build_catalog(config: Config) -> catalog.Catalog:
+    """The core's catalog; raises `ConfigError` where a target misses something or a name leads nowhere."""
+    fingerprint = "sha256:" + hashlib.sha256(config.model_dump_json(by_alias=True).encode()).hexdigest()
+    targets = [
+        _target(config, name, app, environment)
+        for name, app in config.apps.items()
+        for environment in config.environments
+        if app.environments is None or environment in app.environments
+    ]
+    return catalog.Catalog(environments=config.environments, targets=tuple(targets), fingerprint=fingerprint)
+
+
+def _target(config: Config, name: str, app: AppModel, environment: str) -> catalog.Target:
+    here = (app.environments or {}).get(environment)
+
+    def setting(key: str) -> Any:
+        for source in (here, app, config.defaults):
+            if source is not None and (value := getattr(source, key)) is not None:
+                return value
+        return None
+
+    def required(key: str) -> Any:
+        if (value := setting(key)) is None:
+            raise ConfigError(f"apps.{name}: {environment} has no {key}; give it there or in defaults")
+        return value
+
+    def fill(text: str) -> str:
+        return text.replace("{app}", name).replace("{env}", environment)
+
+    repository = _named(config.repositories, required("repository"), f"apps.{name}: repository")
+    server = required("argocd")
+    channel = setting("channel") or config.slack.channels.get(environment) or config.slack.channel
+    return catalog.Target(
+        app=name,
+        environment=environment,
+        repository=_repository(required("repository"), repository),
+        path=fill(required("values")),
+        keys=tuple(required("keys")),
+        image=app.image,
+        applications=tuple(_application(config, entry, server, fill) for entry in required("applications")),
+        channel=channel,
+        policy=_policy(config, environment),
+        rollout=_rollout(config, environment),
+        banner=app.banner.get(environment),
+    )
+
+
+def _named(known: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in known:
+        raise ConfigError(f"{what} names {name!r}, which is unknown.{catalog.nearest(name, known)}")
+    return known[name]
+
+
+def _repository(name: str, model: RepositoryModel) -> catalog.Repository:
+    return catalog.Repository(name=name, url=model.url, branch=model.branch, commit_url=model.commit_url)
+
+
+def _application(
+    config: Config, entry: str | ApplicationModel, server: str, fill: Any
+) -> catalog.Application:
+    model = ApplicationModel(name=entry) if isinstance(entry, str) else entry
+    server = model.server or server
+    place = _named(config.argocd, server, f"application {model.name}: argocd")
+    name, namespace = fill(model.name), model.namespace or place.namespace
+    page = f"{place.url.rstrip('/')}/applications/{f'{namespace}/' if namespace else ''}{name}"
+    return catalog.Application(
+        server=server, name=name, project=model.project or place.project, namespace=namespace, link=page
+    )
+
+
+def _policy(config: Config, environment: str) -> catalog.Policy:
+    approvals = config.policies.get(environment, PolicyModel()).approvals
+    if approvals is None:
+        return catalog.Policy()
+    rules = tuple(
+        catalog.ApprovalRule(
+            users=frozenset(rule.users),
+            groups=frozenset({rule.group} if rule.group else ()),
+            minimum=rule.min,
+        )
+        for rule in approvals.rules
+    )
+    total = max(approvals.total, *(rule.minimum for rule in rules))
+    return catalog.Policy(rules=rules, total=total, expires=approvals.expires)
+
+
+def _rollout(config: Config, environment: str) -> catalog.RolloutPolicy:
+    rollout = config.policies.get(environment, PolicyModel()).rollout
+    return catalog.RolloutPolicy(
+        timeout=rollout.timeout,
+        stable_for=rollout.stable_for,
+        degraded_grace=rollout.degraded_grace,
+        pick_up_within=rollout.pick_up_within,
+    )

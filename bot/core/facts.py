@@ -1,0 +1,172 @@
+"""What Argo CD shows of an application at one look, and what that says of its image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceResult:
+    """What became of one resource: `Deployment/manual-app`, and Argo CD's own words."""
+
+    name: str
+    status: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """Argo CD's operation, running or last. `is_full` is false for dry runs and partial syncs."""
+
+    phase: str
+    revision: str | None
+    is_full: bool
+    message: str = ""
+    finished_at: datetime | None = None
+    retries: int = 0
+    resources: tuple[ResourceResult, ...] = ()
+    expected: int = 0
+    """About how many resources it will touch: Argo CD lists them wave by wave."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A pod of the current ReplicaSet. `trouble` is the kubelet's word for it, CrashLoopBackOff and the like."""
+
+    name: str
+    images: tuple[str, ...]
+    is_ready: bool
+    is_terminating: bool
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workloads:
+    """What the application should run and what really runs."""
+
+    rendered_images: frozenset[str]
+    """Every image of the rendered workloads (`managed-resources`, target state)."""
+    pods: tuple[Pod, ...]
+
+    @property
+    def staying(self) -> tuple[Pod, ...]:
+        """The pods that are not on their way out."""
+        return tuple(pod for pod in self.pods if not pod.is_terminating)
+
+    @property
+    def unready(self) -> str:
+        """Which pod is not ready, and the trouble that it has; empty where all are."""
+        waiting = [pod for pod in self.staying if not pod.is_ready]
+        # One in trouble says more than one that has just begun.
+        for pod in sorted(waiting, key=lambda pod: not pod.trouble):
+            return f"pod {pod.name} is not ready{': ' if pod.trouble else ''}{pod.trouble}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationFacts:
+    """One GET of an Application, and its workloads where they were asked for. Revisions are 40 hex digits or None."""
+
+    name: str
+    tracks: str | None
+    """What it follows where that is not our branch and path; None where it is right."""
+    automated: bool
+    sync: str
+    revision: str | None
+    compares_spec: bool
+    health: str
+    health_message: str = ""
+    is_operating: bool
+    operation: Operation | None
+    reconciled_at: datetime | None
+    is_deleting: bool = False
+    errors: tuple[str, ...] = ()
+    """Texts of the error conditions."""
+    history_revision: str | None = None
+    unhealthy: tuple[ResourceResult, ...] = ()
+    workloads: Workloads | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Was the comparison begun after the last operation ended? Strictly: the stamps are whole seconds."""
+        if self.operation is None or self.operation.finished_at is None:
+            return True
+        return self.reconciled_at is not None and self.reconciled_at > self.operation.finished_at
+
+    @property
+    def revisions(self) -> frozenset[str]:
+        """Every revision that it names."""
+        named = (self.revision, self.operation and self.operation.revision, self.history_revision)
+        return frozenset(revision for revision in named if revision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unseen:
+    """Argo CD could not be asked about the application, or would not tell; `is_final` when waiting cannot help."""
+
+    name: str
+    reason: str
+    is_final: bool
+
+
+def image_doubt(workloads: Workloads, image: str) -> str:
+    """Why the image is not proved to run everywhere; empty where it is.
+
+    The rendered manifests must hold it, and of the pods that stay, each must be ready and run no other version of it.
+    """
+    name, wanted = split_image(image)
+    rendered = _versions(workloads.rendered_images, name)
+    if wanted not in rendered:
+        return f"the manifests hold {' and '.join(sorted(rendered)) or 'no version of ' + name}"
+    for pod in workloads.staying:
+        if others := _versions(pod.images, name) - {wanted}:
+            return f"pod {pod.name} still runs {' and '.join(sorted(others))}"
+    return workloads.unready
+
+
+def running_version(facts: ApplicationFacts, image: str) -> tuple[str | None, str]:
+    """The version that an application runs, live and healthy, or None with the reason why there is none."""
+    name = facts.name
+    if facts.is_operating:
+        return None, f"{name} is being synced"
+    if facts.errors:
+        return None, f"{name} has a problem: {facts.errors[0]}"
+    if facts.sync != "Synced" or facts.health != "Healthy":
+        return None, f"{name} is {facts.sync or 'not compared'} and {facts.health or 'of unknown health'}"
+    if not facts.is_fresh or not facts.compares_spec:
+        return None, f"{name} has just changed and not been compared since"
+    if facts.workloads is None:
+        return None, f"the pods of {name} could not be read"
+    found = _versions(
+        (spelled for pod in facts.workloads.staying for spelled in pod.images), split_image(image)[0]
+    )
+    if len(found) != 1:
+        return None, f"{name} runs {' and '.join(sorted(found)) or 'no pod of ' + image}"
+    version = found.pop()
+    if doubt := image_doubt(facts.workloads, f"{image}:{version}"):
+        return None, f"{name}: {doubt}"
+    return version, ""
+
+
+def split_image(image: str) -> tuple[str, str]:
+    """Name and version of an image in one spelling: `nginx` is `docker.io/library/nginx` and `latest`.
+
+    A digest beside a tag is left out; one without a tag is the version.
+    """
+    spelled, _, digest = image.partition("@")
+    name, colon, tag = spelled.rpartition(":")
+    if not colon or "/" in tag:
+        name, tag = spelled, digest or "latest"
+    host, slash, rest = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif "." not in host and ":" not in host and host != "localhost":
+        name = f"docker.io/{host}/{rest}"
+    return name, tag
+
+
+def _versions(images: Iterable[str], name: str) -> set[str]:
+    """Which versions of one image are among these."""
+    return {version for other, version in map(split_image, images) if other == name}

@@ -1,0 +1,122 @@
+"""What is remembered of a rollout between two looks, and when to look again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from bot.core.catalog import RolloutPolicy
+
+REFRESH_EVERY = timedelta(seconds=15)
+REFRESH_SLOWLY = timedelta(seconds=60)
+QUICK_REFRESHES = 5
+SETTLES_WITHIN = timedelta(seconds=30)
+"""How long every look at something that settles asks for a new comparison."""
+SELDOM = timedelta(seconds=15)
+"""The pace at which an Argo CD that does not answer is asked."""
+
+
+class Stage(StrEnum):
+    """How far the rollout of one application is."""
+
+    UNREACHABLE = "unreachable"
+    UNNOTICED = "unnoticed"
+    BEHIND = "behind"
+    COMPARING = "comparing"
+    WAITING = "waiting"
+    SYNCING = "syncing"
+    SETTLING = "settling"
+    ROLLING_OUT = "rolling out"
+    PAUSED = "paused"
+    DEGRADED = "degraded"
+    MISMATCH = "mismatch"
+    CONFIRMING = "confirming"
+    LIVE = "live"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+    @property
+    def is_end(self) -> bool:
+        """Has the rollout of this application ended?"""
+        return self in (Stage.LIVE, Stage.FAILED, Stage.SUPERSEDED)
+
+
+_MOVES_BY_ITSELF = (Stage.UNREACHABLE, Stage.SYNCING, Stage.ROLLING_OUT, Stage.BEHIND, Stage.PAUSED)
+"""Stages in which Argo CD tells of each change without being asked to compare, or could not be asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What is remembered of one application between two looks. `stage` began at `since`."""
+
+    name: str
+    stage: Stage
+    since: datetime
+    says: str
+    compared_at: datetime | None = None
+    """Argo CD's stamp of the comparison that `stage` began with: a later one proves that it looked again."""
+    seen_at: datetime | None = None
+    """When Argo CD last answered."""
+    refreshed_at: datetime | None = None
+    refreshes: int = 0
+    pods: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """The last look at a rollout: what is remembered of every application of the target."""
+
+    applications: tuple[Progress, ...] = field(default=())
+    waits_for: str = ""
+    """What the promotion waits for, as a sentence for people: an outside system that does not answer."""
+    tries: int = 0
+    """How many times in a row its next step could not be taken."""
+
+    def of(self, name: str) -> Progress | None:
+        """What is remembered of one application."""
+        return next((progress for progress in self.applications if progress.name == name), None)
+
+
+def wants_refresh(progress: Progress | None, *, now: datetime, policy: RolloutPolicy) -> bool:
+    """Should this look ask Argo CD to compare anew? A refresh can be lost, so it is asked for again and again."""
+    if progress is None:
+        return True
+    stage = progress.stage
+    if stage.is_end or progress.refreshed_at is None:
+        return not stage.is_end
+    if stage in _MOVES_BY_ITSELF:
+        return False
+    ago = now - progress.refreshed_at
+    if (patience := _patience(stage, policy)) is not None:
+        ends_at = progress.since + patience
+        return now >= ends_at and (progress.refreshed_at < ends_at or ago >= REFRESH_EVERY)
+    if stage is Stage.SETTLING and now - progress.since < SETTLES_WITHIN:
+        return ago >= timedelta(seconds=2)
+    return ago >= (REFRESH_EVERY if progress.refreshes < QUICK_REFRESHES else REFRESH_SLOWLY)
+
+
+def next_look(look: Look, *, committed_at: datetime, now: datetime, policy: RolloutPolicy) -> timedelta:
+    """When to look again: closely at first, and at the instant when a hold ends."""
+    age = now - committed_at
+    pace = timedelta(seconds=2)
+    if age > timedelta(minutes=2):
+        pace = timedelta(seconds=10)
+    if age > timedelta(minutes=10):
+        pace = timedelta(seconds=20)
+    open_ = [progress for progress in look.applications if not progress.stage.is_end]
+    if open_ and all(progress.stage is Stage.UNREACHABLE for progress in open_):
+        # Ever more seldom, up to a limit: a server in trouble is not helped by questions.
+        pace = max(pace, min(SELDOM, now - max(progress.since for progress in open_)))
+    holds = (
+        progress.since + policy.stable_for - now for progress in open_ if progress.stage is Stage.CONFIRMING
+    )
+    ends = (max(hold, timedelta(milliseconds=500)) for hold in holds if hold > timedelta(0))
+    return min([pace, *ends])
+
+
+def _patience(stage: Stage, policy: RolloutPolicy) -> timedelta | None:
+    """How long a stage has to last before a new comparison decides."""
+    if stage is Stage.CONFIRMING:
+        return policy.stable_for
+    return policy.degraded_grace if stage in (Stage.DEGRADED, Stage.MISMATCH) else None

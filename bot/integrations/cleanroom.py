@@ -1,0 +1,200 @@
+"""Runs git in a clean room: an environment built from nothing, a hard time limit, and no secret in sight.
+
+No configuration, hook, credential helper or variable of the machine can change what a command does. A credential
+travels in the environment alone: never in an argument, an address or a file.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+_USERINFO = re.compile(r"//[^/@\s]+@")
+_SPEAKER = re.compile(r"^(?:remote|fatal|error):\s*(?:(?:fatal|error):\s*)?")
+_LONGEST = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What a git host knows us by: a user name and a token for HTTPS, or a key and the known hosts for SSH."""
+
+    username: str = "promote-bot"
+    token: str | None = field(default=None, repr=False)
+    ssh_key: Path | None = None
+    known_hosts: Path | None = None
+
+    @property
+    def header(self) -> str | None:
+        """The token as HTTP sends it."""
+        if self.token is None:
+            return None
+        pair = base64.b64encode(f"{self.username}:{self.token}".encode()).decode()
+        return f"Authorization: Basic {pair}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """How a command ended and what it said, without secrets."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def words(self) -> str:
+        """What git or the server said, for people: their sentences in one line."""
+        said = [line.strip() for line in self.err.splitlines() if _SPEAKER.match(line)]
+        said = said or self.err.splitlines()[-1:]
+        lines = [_SPEAKER.sub("", line).strip() for line in said if "failed to push some refs" not in line]
+        joined = "; ".join(line.rstrip(".") for line in lines if line)
+        return joined[:_LONGEST] or f"git ended with code {self.code}"
+
+    @property
+    def server_words(self) -> str:
+        """What the server itself said, which hooks and branch protection do; may be empty."""
+        lines = [
+            line.removeprefix("remote:").strip() for line in self.err.splitlines() if line[:7] == "remote:"
+        ]
+        return " ".join(line for line in lines if line)[:_LONGEST].rstrip(".")
+
+
+class TimedOut(Exception):
+    """The command did not end in time; it and all that it started were ended."""
+
+
+class CleanRoom:
+    """Git for one repository.
+
+    `home` is an empty folder of ours. `is_local` allows `file://` and plain `http://`. `proxies` are variables
+    that curl knows (`https_proxy`, `no_proxy`). `timeout` is in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        home: Path,
+        credential: Credential | None,
+        is_local: bool,
+        proxies: Mapping[str, str],
+        ca_bundle: Path | None,
+        timeout: float,
+    ) -> None:
+        self.home = home
+        self.timeout = timeout
+        self._proxies = dict(proxies)
+        self._ssh = _ssh_command(credential or Credential())
+        header = credential.header if credential else None
+        self._secrets = (
+            [credential.token, header.split()[-1]] if credential and credential.token and header else []
+        )
+        self._base = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(home),
+            "LC_ALL": "C",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+        }
+        self._config = {
+            "safe.directory": "*",
+            "core.hooksPath": os.devnull,
+            "gc.auto": "0",
+            "maintenance.auto": "false",
+            "credential.helper": "",
+            "protocol.allow": "never",
+            "protocol.https.allow": "always",
+            "protocol.ssh.allow": "always",
+            # Git gives up by itself first, and can say why; the hard limit ends what does not.
+            "http.lowSpeedLimit": "1",
+            "http.lowSpeedTime": str(max(1, int(timeout * 0.8))),
+        }
+        if is_local:
+            self._config |= {"protocol.file.allow": "always", "protocol.http.allow": "always"}
+        if ca_bundle:
+            self._config["http.sslCAInfo"] = str(ca_bundle)
+        self._authorization = {f"http.{url}.extraHeader": header} if header else {}
+
+    def environment(self, *, remote: bool) -> dict[str, str]:
+        """All that a command sees; the credential only where it talks to the remote."""
+        config = self._config | (self._authorization if remote else {})
+        variables = dict(self._base)
+        if remote:
+            variables |= self._proxies | {"GIT_SSH_COMMAND": self._ssh, "GIT_SSH_VARIANT": "ssh"}
+        variables["GIT_CONFIG_COUNT"] = str(len(config))
+        for number, (key, value) in enumerate(config.items()):
+            variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        return variables
+
+    def run(
+        self,
+        *arguments: str,
+        folder: Path,
+        remote: bool = False,
+        timeout: float | None = None,
+        holding: int | None = None,
+    ) -> Output:
+        """Run one command in `folder`; raises `TimedOut`, and leaves no process behind.
+
+        A child inherits the lock file `holding`: the folder stays claimed for as long as anybody works in it.
+        """
+        with subprocess.Popen(
+            ["git", *arguments],
+            cwd=folder,
+            env=self.environment(remote=remote),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=() if holding is None else (holding,),
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=timeout or self.timeout)
+            except BaseException as error:
+                # Git's own children are in its group.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise TimedOut from error
+                raise
+        return Output(code=process.returncode, out=self._without_secrets(out), err=self._plain(err))
+
+    def _without_secrets(self, said: bytes) -> str:
+        words = said.decode(errors="replace")
+        for secret in self._secrets:
+            words = words.replace(secret, "***")
+        return words
+
+    def _plain(self, said: bytes) -> str:
+        """Words for people: no colours, no user names in addresses."""
+        words = _USERINFO.sub("//", self._without_secrets(said))
+        return _CONTROL.sub("", words.replace("\r", "\n")).strip()
+
+
+def _ssh_command(credential: Credential) -> str:
+    options = {
+        "BatchMode": "yes",
+        "ConnectTimeout": "10",
+        "ServerAliveInterval": "5",
+        "ServerAliveCountMax": "3",
+        "StrictHostKeyChecking": "yes",
+        "GlobalKnownHostsFile": os.devnull,
+        "UserKnownHostsFile": f'"{credential.known_hosts or os.devnull}"',
+    }
+    command = ["ssh", "-F", os.devnull]
+    if credential.ssh_key:
+        command += ["-i", str(credential.ssh_key)]
+        options["IdentitiesOnly"] = "yes"
+    for name, value in options.items():
+        command += ["-o", f"{name}={value}"]
+    return shlex.join(command)

@@ -1,0 +1,124 @@
+"""What the server does in one piece: the scripts of the store, in Lua.
+
+KEYS[1] is the due set in all of them. Each may run twice, because an answer can be lost on its way. Times are
+milliseconds of the server's own clock; a script sees one instant.
+"""
+
+NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+local function score(ms) return string.format('%.3f', ms) end
+"""
+
+# ARGV: the changes as JSON, the delivery or '', how long it is kept (ms).
+# Nothing is written before everything is checked. A record that is already as we would leave it counts as saved.
+SAVE = (
+    NOW
+    + """
+local changes, delivery = cjson.decode(ARGV[1]), '{gp}:req:' .. ARGV[2]
+if ARGV[2] ~= '' then
+  local made = redis.call('GET', delivery)
+  if made then return {'SEEN', made} end
+end
+
+local saved = 0
+for _, change in ipairs(changes) do
+  local found = redis.call('HMGET', '{gp}:p:' .. change.id, 'edition', 'record')
+  local edition = tonumber(found[1] or 0)
+  if edition == change.edition and found[2] == change.record then
+    saved = saved + 1
+  elseif edition ~= change.edition - 1 then
+    return {'CONFLICT', change.id}
+  end
+end
+if saved == #changes then return {'OK', ''} end
+if saved > 0 then return {'CONFLICT', changes[1].id} end
+
+local owners = {}
+local function owner(slot)
+  if owners[slot] == nil then owners[slot] = redis.call('GET', slot) end
+  return owners[slot]
+end
+for _, change in ipairs(changes) do
+  for _, slot in ipairs(change.gives) do
+    if owner(slot) == change.id then owners[slot] = false end
+  end
+end
+for _, change in ipairs(changes) do
+  for _, slot in ipairs(change.takes) do
+    local other = owner(slot)
+    if other and other ~= change.id then
+      return {slot == '{gp}:hold:' .. change.target and 'BUSY' or 'CONFLICT', other}
+    end
+    owners[slot] = change.id
+  end
+end
+
+for slot, id in pairs(owners) do
+  if id then redis.call('SET', slot, id) else redis.call('DEL', slot) end
+end
+for _, change in ipairs(changes) do
+  local id, at = change.id, score(now)
+  redis.call('HSET', '{gp}:p:' .. id, 'edition', change.edition, 'record', change.record)
+  redis.call('RPUSH', '{gp}:p:' .. id .. ':e', change.event)
+  if change.from ~= change.to then
+    redis.call('ZREM', '{gp}:ph:' .. change.from, id)
+    redis.call('ZADD', '{gp}:ph:' .. change.to, at, id)
+  end
+  if change.edition == 1 then
+    for _, index in ipairs({change.target, 'by:' .. change.by, 'all'}) do
+      redis.call('ZADD', '{gp}:ix:' .. index, at, id)
+    end
+  end
+  redis.call('ZADD', KEYS[1], at, id)
+end
+if ARGV[2] ~= '' then redis.call('SET', delivery, changes[1].id, 'PX', ARGV[3]) end
+redis.call('PUBLISH', '{gp}:wake', changes[1].id)
+return {'OK', changes[1].id}
+"""
+)
+
+# ARGV: how many at most, the lease (ms).
+CLAIM = (
+    NOW
+    + """
+local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', score(now), 'LIMIT', 0, ARGV[1])
+for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], score(now + ARGV[2]), id) end
+return ids
+"""
+)
+
+# ARGV: the lease (ms), then the ids. What was removed from the due set meanwhile stays removed.
+RENEW = (
+    NOW
+    + """
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', score(now + ARGV[1]), ARGV[i]) end
+"""
+)
+
+# ARGV: id, the edition that was worked on, the delay (ms) or '' for never.
+REST = (
+    NOW
+    + """
+local edition = redis.call('HGET', '{gp}:p:' .. ARGV[1], 'edition')
+if edition and edition ~= ARGV[2] then
+  redis.call('ZADD', KEYS[1], score(now), ARGV[1])
+  redis.call('PUBLISH', '{gp}:wake', ARGV[1])
+elseif edition and ARGV[3] ~= '' then
+  redis.call('ZADD', KEYS[1], score(now + ARGV[3]), ARGV[1])
+else
+  redis.call('ZREM', KEYS[1], ARGV[1])
+end
+"""
+)
+
+# ARGV: id. What does not exist cannot become due.
+WAKE = (
+    NOW
+    + """
+if redis.call('EXISTS', '{gp}:p:' .. ARGV[1]) == 1 then
+  redis.call('ZADD', KEYS[1], score(now), ARGV[1])
+  redis.call('PUBLISH', '{gp}:wake', ARGV[1])
+end
+"""
+)

@@ -1,0 +1,207 @@
+"""Slack: the announcer of cards and the directory of people, over slack_sdk's async client."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.web.async_client import AsyncWebClient
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
+
+from bot.core.catalog import Target
+from bot.core.errors import Gone, Unavailable
+from bot.core.people import Person
+from bot.core.ports import Card
+from bot.core.promotion import Event, Promotion
+from bot.core.rollout import Look
+from bot.messages.card import card as render
+from bot.messages.mrkdwn import Message
+from bot.messages.thread import story
+
+LOOK_UP_WITHIN = 2.0
+"""Seconds for a question about a person: a click has to be answered within three."""
+
+GONE = frozenset(
+    {
+        "message_not_found",
+        "cant_update_message",
+        "edit_window_closed",
+        "thread_not_found",
+        "channel_not_found",
+        "not_in_channel",
+        "is_archived",
+    }
+)
+SCOPES = frozenset({"commands", "chat:write", "users:read", "users:read.email", "usergroups:read"})
+"""Every scope that a call in this file or a surface of the manifest needs."""
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def web_client(
+    token: str, *, api_url: str | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncWebClient:
+    """A client without retries of its own: a post that is sent twice stands twice, so the engine decides.
+
+    `api_url` is for a simulated Slack: a loopback address, or `ValueError`.
+    """
+    base_url = AsyncWebClient.BASE_URL
+    if api_url:
+        if urlsplit(api_url).hostname not in LOOPBACK:
+            raise ValueError(
+                "SLACK_API_URL is accepted for loopback addresses only: a token must not leave for elsewhere."
+            )
+        base_url = api_url
+    client = AsyncWebClient(
+        token=token, base_url=base_url, timeout=5, ssl=tls, retry_handlers=[], trust_env_in_session=True
+    )
+    client.proxy = None  # slack_sdk's own reading of HTTPS_PROXY ignores NO_PROXY; aiohttp's does not
+    return client
+
+
+class SlackAnnouncer:
+    """Posts a card once, then edits it; tells the story in its thread."""
+
+    def __init__(self, client: AsyncWebClient) -> None:
+        self._client = client
+
+    def digest(self, target: Target, promotion: Promotion, look: Look) -> str:
+        """A short word for what the card would show: equal words, equal cards."""
+        message = render(target, promotion, look)
+        shown = json.dumps([message.text, message.blocks], sort_keys=True)
+        return hashlib.sha256(shown.encode()).hexdigest()[:16]
+
+    async def post(self, target: Target, promotion: Promotion, look: Look) -> Card:
+        """Post the card and return its place, with its permalink."""
+        message = render(target, promotion, look)
+        posted = await _call(
+            lambda: self._client.chat_postMessage(
+                channel=target.channel,
+                unfurl_links=False,
+                unfurl_media=False,
+                metadata={"event_type": "promotion", "event_payload": {"id": promotion.id}},
+                **_body(message),
+            )
+        )
+        channel, ts = str(posted["channel"]), str(posted["ts"])
+        try:
+            found = await _call(lambda: self._client.chat_getPermalink(channel=channel, message_ts=ts))
+        except (Unavailable, Gone):
+            return Card(channel=channel, ts=ts)  # the card stands; a missing link must not post it twice
+        return Card(channel=channel, ts=ts, link=str(found["permalink"]))
+
+    async def edit(self, card: Card, target: Target, promotion: Promotion, look: Look) -> None:
+        """Make the posted message show the promotion as it is: text and blocks together, else old buttons stay."""
+        message = render(target, promotion, look)
+        await _call(
+            lambda: self._client.chat_update(channel=card.channel or "", ts=card.ts or "", **_body(message))
+        )
+
+    async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
+        """Add these events to the thread, in one message."""
+        await _call(
+            lambda: self._client.chat_postMessage(
+                channel=card.channel or "",
+                thread_ts=card.ts or "",
+                text=story(promotion, events),
+                unfurl_links=False,
+                unfurl_media=False,
+            )
+        )
+
+
+class SlackDirectory:
+    """Who people are, asked anew each time; where Slack does not answer, nobody is waved through."""
+
+    def __init__(self, client: AsyncWebClient) -> None:
+        self._client = client
+        self._team: str | None = None
+
+    async def team(self) -> str:
+        """The id of the workspace that the bot is installed in."""
+        if self._team is None:
+            self._team = str((await _call(self._client.auth_test))["team_id"])
+        return self._team
+
+    async def person(self, user: str) -> Person:
+        """Who this is, as Slack says now."""
+        answer, team = await self._within(
+            asyncio.gather(_call(lambda: self._client.users_info(user=user)), self.team())
+        )
+        return _person(answer["user"], team)
+
+    async def members(self, group: str) -> frozenset[str]:
+        """The people of a user group now; empty for one that is disabled or gone."""
+        try:
+            answer = await self._within(_call(lambda: self._client.usergroups_users_list(usergroup=group)))
+        except _Unknown:
+            return frozenset()
+        return frozenset(str(user) for user in answer["users"])
+
+    async def granted(self) -> frozenset[str]:
+        """The scopes of the bot's token."""
+        answer = await _call(self._client.auth_test)
+        return frozenset(str(answer.headers.get("x-oauth-scopes", "")).replace(" ", "").split(","))
+
+    async def _within(self, question: Awaitable[Any]) -> Any:
+        try:
+            async with asyncio.timeout(LOOK_UP_WITHIN):
+                return await question
+        except TimeoutError as error:
+            raise Unavailable("Slack", "it did not say in time who you are") from error
+
+
+class _Unknown(Unavailable):
+    """Slack knows no such user or group."""
+
+
+def _person(user: dict[str, Any], team: str) -> Person:
+    profile = user.get("profile") or {}
+    grid = user.get("enterprise_user") or {}
+    teams = {user.get("team_id"), *(grid.get("teams") or [])}
+    return Person(
+        id=str(user["id"]),
+        team=team,
+        name=str(profile.get("real_name") or user.get("real_name") or user.get("name") or user["id"]),
+        email=str(profile["email"]) if profile.get("email") else None,
+        is_bot=bool(user.get("is_bot")) or user["id"] == "USLACKBOT",
+        is_guest=bool(user.get("is_restricted") or user.get("is_ultra_restricted")),
+        is_stranger=bool(user.get("is_stranger")) or team not in teams,
+        is_deactivated=bool(user.get("deleted")),
+    )
+
+
+def _body(message: Message) -> dict[str, Any]:
+    return {"text": message.text, "blocks": list(message.blocks)}
+
+
+async def _call(call: Callable[[], Awaitable[AsyncSlackResponse]]) -> AsyncSlackResponse:
+    """One call of the Web API, its errors sorted by what happens next."""
+    try:
+        return await call()
+    except SlackApiError as error:
+        raise _sorted(error) from error
+    except (TimeoutError, aiohttp.ClientError, OSError, SlackClientError) as error:
+        raise Unavailable("Slack", type(error).__name__, maybe_done=True) from error
+
+
+def _sorted(error: SlackApiError) -> Exception:
+    response = error.response
+    data = response.data if isinstance(response.data, dict) else {}
+    word = str(data.get("error") or response.status_code)
+    if word in GONE:
+        return Gone(f"Slack says {word}")
+    if word in ("user_not_found", "no_such_subteam", "subteam_disabled"):
+        return _Unknown("Slack", f"it says {word}")
+    if response.status_code == 429 or word == "ratelimited":
+        wait = float(response.headers.get("Retry-After") or 1)
+        return Unavailable("Slack", "it asks for a pause", retry_after=wait)
+    needed = f" (the token needs the scope {data['needed']})" if data.get("needed") else ""
+    return Unavailable("Slack", f"it says {word}{needed}")

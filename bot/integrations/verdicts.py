@@ -1,0 +1,78 @@
+"""What git's words about a remote mean: a race, a refusal, a host out of reach, or damage of our own copy."""
+
+from __future__ import annotations
+
+import re
+
+from bot.core.catalog import Repository
+from bot.core.errors import Failed, Unavailable
+from bot.integrations.cleanroom import Output
+
+GIT_HOST = "the git host"
+
+_REASON = re.compile(r"\((.*)\)\s*$")
+_DAMAGE = re.compile(
+    r"is empty|corrupt|does not match index|\.lock'|bad object|unable to read|inflate|not a git repository"
+    r"|invalid object|missing (?:blob|tree)|unable to (?:create|write)|No space left"
+)
+_REFUSAL = re.compile(
+    r"Authentication failed|could not read (?:Username|Password)|Permission denied \(|returned error: 40[13]"
+    r"|[Aa]ccess denied|denied to|not found|does not appear to be|Host key verification failed|not allowed"
+)
+_CONNECTION = re.compile(
+    r"Could not resolve|unable to access|[Cc]onnection|timed out|hung up|early EOF|RPC failed|unexpected disconnect"
+    r"|Could not read from remote|too slow|[Bb]roken pipe|unreachable|No route|ssh:|kex_exchange|SSL|TLS|curl"
+)
+_NOT_REACHED = re.compile(r"unable to access|ssh: connect")
+_RACE = re.compile(
+    r"non-fast-forward|fetch first|cannot lock ref|incorrect old value|stale info|failed to update ref"
+)
+_SERVER_TROUBLE = re.compile(r"unpacker error|failed to report|[Ii]nternal")
+
+
+class Damaged(Exception):
+    """Our copy cannot be used; `unsure` says that a push may have got through before that was seen."""
+
+    def __init__(self, words: str, *, unsure: bool = False) -> None:
+        super().__init__(words)
+        self.unsure = unsure
+
+
+def silence(seconds: float, *, maybe_done: bool = False) -> Unavailable:
+    """The host took longer than we wait."""
+    return Unavailable(GIT_HOST, f"it did not answer within {seconds:g} seconds.", maybe_done=maybe_done)
+
+
+def trouble(output: Output, repository: Repository) -> Failed | Unavailable | Damaged:
+    """Why a command that talks to the remote failed; words that nobody knows count as damage of our copy."""
+    words = output.words
+    ours = "\n".join(line for line in output.err.splitlines() if not line.startswith("remote:"))
+    if "couldn't find remote ref" in ours:
+        return Failed(f"The repository {repository.name} has no branch {repository.branch}.")
+    if _DAMAGE.search(ours):
+        return Damaged(words)
+    if _REFUSAL.search(output.err):
+        return Failed(f"The git host refuses us the repository {repository.name}: {words}.")
+    if _CONNECTION.search(ours):
+        return Unavailable(GIT_HOST, f"{words}.")
+    return Damaged(words)
+
+
+def check_race(output: Output, repository: Repository) -> None:
+    """Return where a push only lost a race; raise what any other failed push means."""
+    problem = trouble(output, repository)
+    line = next((line for line in output.out.splitlines() if line.startswith("!")), None)
+    if line is None:
+        if isinstance(problem, Damaged):
+            raise Damaged(str(problem), unsure=True)
+        if isinstance(problem, Unavailable):
+            problem.maybe_done = not _NOT_REACHED.search(output.err)
+        raise problem
+    found = _REASON.search(line)
+    reason = found[1] if found else line
+    if _RACE.search(reason):
+        return
+    if _SERVER_TROUBLE.search(reason):
+        raise Unavailable(GIT_HOST, f"{output.server_words or reason}.", maybe_done=True)
+    words = f"{output.server_words} ({reason})" if output.server_words else reason
+    raise Failed(f"The git host refused the push to {repository.branch}: {words}.")

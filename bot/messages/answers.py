@@ -1,0 +1,113 @@
+"""Private answers to commands and clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.core.errors import PromoteError, Refused, Unavailable
+from bot.core.ports import Card
+from bot.core.promoter import Place
+from bot.core.promotion import Event, Promotion
+from bot.core.rollout import ApplicationFacts, running_version
+from bot.messages.mrkdwn import code, cut, escape, link, mention, moment, plain
+from bot.messages.thread import story
+
+HELP = """\
+*promote-bot* takes one image through the environments, from Slack.
+
+`/promote manual-app prod` – ask for the version that is live in the environment before
+`/promote manual-app 15 to stage because fixes INC-42` – a version, and why
+`/promote status [app]` – what every environment holds and runs
+`/promote pending` – what waits for approval
+`/promote show P-…` – one promotion and its story
+`/promote approve P-…`  ·  `/promote reject P-… <reason>`  ·  `/promote withdraw P-…`
+`/promote cancel P-… [reason]`
+`/promote help`
+
+Nothing is written before the named approvers have agreed. The card in the channel shows what will change, who may \
+approve, and follows Argo CD until that very image runs."""
+
+
+def refusal(error: PromoteError) -> str:
+    """Why not, and what to do next."""
+    if isinstance(error, Unavailable):
+        return f":electric_plug: {plain(str(error), 800)}. {_recorded(error)}"
+    text = f":no_entry_sign: {plain(str(error), 800)}"
+    return (
+        f"{text} {link(error.link, 'Open the card')}" if isinstance(error, Refused) and error.link else text
+    )
+
+
+def _recorded(error: Unavailable) -> str:
+    if error.maybe_done:
+        return "I could not confirm that it was recorded; look at the card, pressing again is safe."
+    return "Nothing was recorded; try again in a moment."
+
+
+def broken(reference: str) -> str:
+    """For a bug of ours."""
+    return f":boom: Something broke on our side (ref {reference}). Nothing more was done; try again, or tell us the ref."
+
+
+def asked(promotion: Promotion, channel: str) -> str:
+    """A request was recorded."""
+    return f"{code(promotion.id)}: asked for {plain(promotion.title)}. Its card is in <#{channel}>."
+
+
+def done(promotion: Promotion) -> str:
+    """What was asked is recorded; the card shows the rest."""
+    return f"{code(promotion.id)}: {plain(promotion.title)} – {plain(promotion.told)}."
+
+
+def pending(promotions: Sequence[tuple[Promotion, Card]]) -> str:
+    """Everything that waits for approval."""
+    if not promotions:
+        return "Nothing waits for approval."
+    lines = [
+        f"• {link(card.link, code(promotion.id))} *{plain(promotion.title)}*, asked by "
+        f"{mention(promotion.requested_by.id)}, expires {moment(promotion.expires_at)}"
+        for promotion, card in promotions
+    ]
+    return cut("\n".join(["*Waiting for approval*", *lines]), 3900)
+
+
+def show(promotion: Promotion, card: Card, events: Sequence[Event]) -> str:
+    """One promotion and its story."""
+    lines = [
+        f"{link(card.link, code(promotion.id))} *{plain(promotion.title)}* – {plain(promotion.told)}",
+        (
+            f"{code(promotion.old_version)} → {code(promotion.version)}, asked by "
+            f"{mention(promotion.requested_by.id)}, {moment(promotion.requested_at)}"
+        ),
+        story(promotion, events),
+    ]
+    return cut("\n".join(lines), 3900)
+
+
+def status(places: Sequence[Place]) -> str:
+    """What every environment holds and runs."""
+    lines: list[str] = []
+    app = ""
+    for place in places:
+        if place.target.app != app:
+            app = place.target.app
+            lines.append(f"*{escape(app)}*")
+        lines.append(_place(place))
+    return cut("\n".join(lines), 3900) or "No app is configured."
+
+
+def _place(place: Place) -> str:
+    says = "; ".join(_application(place, fact) for fact in place.applications)
+    line = f"• *{escape(place.target.environment)}*: git holds {code(place.version)}; {says}"
+    if place.current:
+        line += f"  :hourglass_flowing_sand: {code(place.current.id)} {plain(place.current.version)}: {plain(place.current.told)}"
+    return line
+
+
+def _application(place: Place, fact: ApplicationFacts | str) -> str:
+    if isinstance(fact, str):
+        return f":warning: {plain(fact)}"
+    version, reason = running_version(fact, place.target.image)
+    if version:
+        return f":white_check_mark: {code(version)} is live and healthy"
+    return f":hourglass_flowing_sand: {plain(reason)}"

@@ -1,0 +1,258 @@
+"""The card: one message for each promotion, rendered whole from its state."""
+
+from __future__ import annotations
+
+from bot.core.catalog import Target
+from bot.core.people import Action
+from bot.core.promotion import Phase, Promotion
+from bot.core.rollout import Look, Progress, Stage
+from bot.messages.mrkdwn import (
+    Block,
+    Message,
+    code,
+    cut,
+    escape,
+    facts,
+    fenced,
+    footnote,
+    header,
+    link,
+    mention,
+    moment,
+    plain,
+    section,
+    utc,
+    words,
+)
+
+EMOJI = {
+    Phase.REQUESTED: ":hourglass_flowing_sand:",
+    Phase.APPROVED: ":ballot_box_with_check:",
+    Phase.COMMITTING: ":writing_hand:",
+    Phase.COMMITTED: ":rocket:",
+    Phase.LIVE: ":white_check_mark:",
+    Phase.FAILED: ":x:",
+    Phase.REJECTED: ":no_entry:",
+    Phase.EXPIRED: ":alarm_clock:",
+    Phase.CANCELLED: ":heavy_minus_sign:",
+    Phase.SUPERSEDED: ":fast_forward:",
+    Phase.STALE: ":warning:",
+}
+
+HEADLINE = {
+    Phase.REQUESTED: "Approval needed",
+    Phase.APPROVED: "Approved",
+    Phase.COMMITTING: "Committing",
+    Phase.COMMITTED: "Rolling out",
+    Phase.LIVE: "Live",
+    Phase.FAILED: "Failed",
+    Phase.REJECTED: "Rejected",
+    Phase.EXPIRED: "Expired",
+    Phase.CANCELLED: "Cancelled",
+    Phase.SUPERSEDED: "Superseded",
+    Phase.STALE: "Stale",
+}
+
+AGAIN = (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAILED)
+
+
+def card(target: Target, promotion: Promotion, look: Look) -> Message:
+    """The promotion's message as it should stand in the channel now."""
+    blocks = [
+        header(headline(target, promotion)),
+        _facts(target, promotion),
+        *_banner(target, promotion),
+        *_reason(promotion),
+        *_diff(promotion),
+        *_story(target, promotion, look),
+        *_buttons(target, promotion),
+        footnote(f"{code(promotion.id)}  •  the story is in the thread"),
+    ]
+    for number, block in enumerate(blocks):
+        # A new id for each edition, so that Slack keeps nothing that was typed or pressed before.
+        block["block_id"] = f"{promotion.id}:{promotion.edition}:{number}"
+    return Message(text=_fallback(target, promotion, look), blocks=tuple(blocks))
+
+
+def headline(target: Target, promotion: Promotion) -> str:
+    """`⏳ Approval needed: manual-app 15 → prod`, in Slack's emoji names."""
+    return f"{EMOJI[promotion.phase]} {_word(target, promotion)}: {promotion.app} {cut(promotion.version, 60)} → {promotion.environment}"
+
+
+def _word(target: Target, promotion: Promotion) -> str:
+    if promotion.phase is Phase.REQUESTED and not target.policy.needs_approval:
+        return "Requested"
+    return HEADLINE[promotion.phase]
+
+
+def _facts(target: Target, promotion: Promotion) -> Block:
+    source = "CI" if promotion.source == "ci" else promotion.source
+    fields = [
+        f"*Version*\n{code(promotion.old_version)} → {code(promotion.version)}",
+        f"*Way*\n{escape(source)} → *{escape(promotion.environment)}*",
+        f"*Asked by*\n{mention(promotion.requested_by.id)}",
+    ]
+    if target.policy.needs_approval:
+        fields.append(f"*Approvals*\n{_approvals(target, promotion)}")
+        if promotion.phase is Phase.REQUESTED:
+            fields += [f"*May approve*\n{_may_approve(target)}", f"*Expires*\n{moment(promotion.expires_at)}"]
+    return facts(*fields)
+
+
+def _approvals(target: Target, promotion: Promotion) -> str:
+    count = f"{len(promotion.approvals)} of {target.policy.total}"
+    given = [f"{mention(approval.by.id)}, {moment(approval.at)}" for approval in promotion.approvals]
+    return "\n".join([count, *given])
+
+
+def _may_approve(target: Target) -> str:
+    rules = [
+        f"{rule.minimum} of " + ", ".join(mention(id) for id in sorted(rule.users | rule.groups))
+        for rule in target.policy.rules
+    ]
+    return cut("\n".join(rules), 1900)
+
+
+def _banner(target: Target, promotion: Promotion) -> list[Block]:
+    if target.banner and not promotion.phase.is_final:
+        return [section(f":rotating_light: *{plain(target.banner)}*")]
+    return []
+
+
+def _reason(promotion: Promotion) -> list[Block]:
+    return [section(f"> {plain(promotion.reason, 500)}")] if promotion.reason else []
+
+
+def _diff(promotion: Promotion) -> list[Block]:
+    """What exactly will change, or did; only as long as it is a question or a fact."""
+    if promotion.phase in (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.SUPERSEDED, Phase.STALE):
+        return []
+    parts = []
+    for change in promotion.changes:
+        lines = f"- {change.before}\n+ {change.after}"
+        parts.append(f"{code(change.path)} line {change.number}\n{fenced(lines, 600)}")
+    return [section("\n".join(parts))] if parts else []
+
+
+def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
+    """How far it is, one line a step; the words come from the systems themselves."""
+    lines = []
+    if promotion.revision:
+        lines.append(
+            f":white_check_mark: *Committed* {_commit(target, promotion)} to {code(target.repository.branch)}"
+        )
+    if promotion.phase is Phase.COMMITTED:
+        lines += [_rollout_line(target, progress) for progress in look.applications] or [
+            ":hourglass_flowing_sand: asking Argo CD to look"
+        ]
+    elif promotion.phase.is_final:
+        lines.append(_ending(target, promotion))
+    if look.waits_for and not promotion.phase.is_final:
+        lines.append(f":electric_plug: {plain(look.waits_for)}")
+    return [section("\n".join(lines))] if lines else []
+
+
+def _rollout_line(target: Target, progress: Progress) -> str:
+    good = progress.stage in (Stage.CONFIRMING, Stage.LIVE)
+    bad = progress.stage in (Stage.DEGRADED, Stage.FAILED, Stage.MISMATCH, Stage.UNREACHABLE)
+    sign = ":white_check_mark:" if good else ":warning:" if bad else ":hourglass_flowing_sand:"
+    pods = f" ({plain(progress.pods)})" if progress.pods else ""
+    return f"{sign} {_application(target, progress.name)}: {plain(progress.says)}{pods}"
+
+
+def _application(target: Target, name: str) -> str:
+    found = next((application for application in target.applications if application.name == name), None)
+    return link(found.link if found else None, escape(name))
+
+
+def _commit(target: Target, promotion: Promotion) -> str:
+    revision = promotion.revision or ""
+    template = target.repository.commit_url
+    return link(template.replace("{revision}", revision) if template else None, code(revision[:8]))
+
+
+def _ending(target: Target, promotion: Promotion) -> str:
+    why = plain(promotion.ending, 1500) if promotion.ending else ""
+    by = f" by {mention(promotion.last.by)}" if promotion.last.by else ""
+    if promotion.phase is Phase.LIVE:
+        names = ", ".join(_application(target, application.name) for application in target.applications)
+        took = took_from(promotion)
+        return f"{EMOJI[promotion.phase]} *Live* in {names}: {why}{f', after {took}' if took else ''}"
+    word = HEADLINE[promotion.phase]
+    return f"{EMOJI[promotion.phase]} *{word}*{by}{': ' + why if why else ''}"
+
+
+def took_from(promotion: Promotion) -> str:
+    """From the commit to the end: `42 s`, `2 min 11 s`; empty where nothing was committed."""
+    if promotion.committed_at is None or promotion.ended_at is None:
+        return ""
+    seconds = round((promotion.ended_at - promotion.committed_at).total_seconds())
+    return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min {seconds % 60} s"
+
+
+def _buttons(target: Target, promotion: Promotion) -> list[Block]:
+    elements = []
+    if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
+        elements = [_approve(target, promotion), _button(promotion, Action.REJECT, "Reject…", style="danger")]
+    if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
+        elements.append(_button(promotion, Action.CANCEL, "Cancel"))
+    if promotion.phase in AGAIN:
+        elements.append(_button(promotion, Action.ASK_AGAIN, "Ask again"))
+    return [{"type": "actions", "elements": elements}] if elements else []
+
+
+def _approve(target: Target, promotion: Promotion) -> Block:
+    version, environment = code(promotion.version), escape(promotion.environment)
+    text = f"This commits {version} for *{escape(promotion.app)}* to *{environment}*, which holds {code(promotion.old_version)} now."
+    if target.banner:
+        text = f"{plain(target.banner, 100)}\n{text}"
+    button = _button(promotion, Action.APPROVE, "Approve", style="primary")
+    button["confirm"] = {
+        "title": words(cut(f"Promote to {promotion.environment}?", 100)),
+        "text": {"type": "mrkdwn", "text": cut(text, 300)},
+        "confirm": words("Approve"),
+        "deny": words("Not yet"),
+    }
+    return button
+
+
+def _button(promotion: Promotion, action: Action, label: str, *, style: str | None = None) -> Block:
+    button: Block = {
+        "type": "button",
+        "action_id": action_id(action),
+        "text": words(label),
+        "accessibility_label": cut(f"{label.rstrip('…')}: {promotion.title}", 75),
+        # The id and the content that is shown, never facts: everything else is read from the store at the click.
+        "value": f"{promotion.id} {promotion.content_hash}",
+    }
+    if style:
+        button["style"] = style
+    return button
+
+
+def action_id(action: Action) -> str:
+    """`promotion_ask_again`."""
+    return f"promotion_{action.value.replace(' ', '_')}"
+
+
+def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
+    """The whole story without blocks: for notifications, screen readers and old clients."""
+    parts = [
+        (
+            f"{_word(target, promotion)}: {promotion.title} ({promotion.old_version} → {promotion.version}),"
+            f" asked by {promotion.requested_by.name}."
+        )
+    ]
+    if promotion.reason:
+        parts.append(f"Reason: {promotion.reason}.")
+    if promotion.approvals:
+        parts.append(f"Approved by {', '.join(approval.by.name for approval in promotion.approvals)}.")
+    if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
+        parts.append(f"Expires at {utc(promotion.expires_at)}.")
+    if promotion.revision:
+        parts.append(f"Committed as {promotion.revision[:8]}.")
+    if promotion.phase is Phase.COMMITTED:
+        parts += [f"{progress.name}: {progress.says}." for progress in look.applications]
+    if promotion.ending:
+        parts.append(f"{promotion.ending}.")
+    return plain(" ".join(parts), 1500)

@@ -1,0 +1,95 @@
+"""Slack's text format: every outside string passes through here on its way out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+Block = dict[str, Any]
+
+ZERO_WIDTH = "\u200b"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """Blocks, and a text that tells the same story where blocks are not shown."""
+
+    text: str
+    blocks: tuple[Block, ...]
+
+
+def escape(text: str) -> str:
+    """The text with `&`, `<` and `>` escaped, so that it cannot mention, link or ping anybody."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def plain(text: str, limit: int = 300) -> str:
+    """Outside words inside a sentence: one line, cut to `limit`, escaped, and with no formatting of its own."""
+    line = re.sub(r"\s+", " ", text).strip()
+    line = re.sub(r"([*_~`])", rf"\1{ZERO_WIDTH}", cut(line, limit))
+    return escape(line)
+
+
+def code(text: str, limit: int = 128) -> str:
+    """Outside words as code; backticks cannot end it early."""
+    inner = re.sub(r"\s+", " ", text.replace("`", "'")).strip()
+    return f"`{escape(cut(inner, limit)) or ' '}`"
+
+
+def fenced(text: str, limit: int = 2000) -> str:
+    """Outside lines as a code block."""
+    return f"```{escape(cut(text.replace('```', chr(39) * 3), limit))}```"
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` characters, with an ellipsis where something was left out."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def mention(user: str) -> str:
+    """A person or a user group by id."""
+    return f"<!subteam^{user}>" if user.startswith("S") else f"<@{user}>"
+
+
+def link(url: str | None, text: str) -> str:
+    """A link where there is an http address, the bare text where there is none."""
+    if url and re.match(r"https?://[^\s<>|]+$", url):
+        return f"<{escape(url)}|{text}>"
+    return text
+
+
+def moment(at: datetime) -> str:
+    """A time in the reader's own zone."""
+    return f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{utc(at)}>"
+
+
+def utc(at: datetime) -> str:
+    """A time for texts that Slack does not format: `14:02 UTC, 23 Nov 2026`."""
+    return at.strftime("%H:%M UTC, %-d %b %Y")
+
+
+def header(text: str) -> Block:
+    """The line that becomes the notification."""
+    return {"type": "header", "text": {"type": "plain_text", "text": cut(text, 150), "emoji": True}}
+
+
+def section(text: str) -> Block:
+    """A paragraph of mrkdwn."""
+    return {"type": "section", "text": {"type": "mrkdwn", "text": cut(text, 3000)}}
+
+
+def facts(*fields: str) -> Block:
+    """Facts side by side."""
+    return {"type": "section", "fields": [{"type": "mrkdwn", "text": cut(field, 2000)} for field in fields]}
+
+
+def footnote(text: str) -> Block:
+    """Small grey text."""
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": cut(text, 3000)}]}
+
+
+def words(text: str) -> dict[str, Any]:
+    """A `plain_text` object."""
+    return {"type": "plain_text", "text": text, "emoji": True}

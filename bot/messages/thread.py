@@ -1,0 +1,36 @@
+"""The card's thread: the story, one line an event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.core.promotion import Event, Promotion
+from bot.messages.mrkdwn import code, mention, plain
+
+
+def story(promotion: Promotion, events: Sequence[Event]) -> str:
+    """These events as one message, in mrkdwn."""
+    return "\n".join(_line(promotion, event) for event in events)
+
+
+def _line(promotion: Promotion, event: Event) -> str:
+    who = mention(event.by) if event.by else ""
+    why = f": {plain(event.why, 1000)}" if event.why else ""
+    lines = {
+        "requested": f":speech_balloon: {who} asked for {code(promotion.version)} in *{promotion.environment}*{why}",
+        "approval": f":thumbsup: {who} approved",
+        "withdrawal": f":leftwards_arrow_with_hook: {who} withdrew the approval",
+        "approved": ":ballot_box_with_check: Nothing more to wait for: checking everything once more, then committing",
+        "quorum lost": f":warning: Waiting for approval again{why}",
+        "committing": ":writing_hand: Writing the commit",
+        "not written": ":repeat: The remote does not hold the commit: checking again, then another try",
+        "committed": f":white_check_mark: Committed as {code((event.why or '')[:8])}; following Argo CD now",
+        "live": f":white_check_mark: Live{why}",
+        "failed": f":x: Failed{why}",
+        "rejected": f":no_entry: {who} rejected it{why}",
+        "expired": f":alarm_clock: Expired{why}",
+        "cancelled": f":heavy_minus_sign: {who} cancelled it{why}",
+        "superseded": f":fast_forward: Superseded{why}",
+        "stale": f":warning: Stale{why}",
+    }
+    return lines.get(event.what, f"{plain(event.what)}{why}")

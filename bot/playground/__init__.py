@@ -1,0 +1,1 @@
+"""The product without its outside world: simulated Slack and Argo CD over a real sample repository."""

@@ -1,0 +1,143 @@
+"""`make demo`: the whole product on this machine, with one address to open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bot.core.errors import Refused
+from bot.playground.page import Page
+from bot.playground.repository import log, read_file
+from bot.playground.workshop import ENVIRONMENTS, Workshop
+
+IDLE_HOURS = 8
+REAL = re.compile(
+    r"(SLACK_|REDIS_URL|ARGOCD_TOKEN|GIT_TOKEN|GIT_SSH_KEY|PROMOTE_SECRET|PROMOTE_CONFIG|PROMOTE_DATA_DIR)"
+)
+
+GREETING = """
+  promote-bot demo, ready after {seconds:.1f} s
+
+  Open  {address}
+
+  Everything is simulated but git, the store and the bot. Ctrl-C ends it and leaves nothing behind.
+"""
+
+
+class DemoWorld:
+    """What stands around the fake workspace, for the page."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._degrade_next = False
+        self.touched_at = time.monotonic()
+
+    async def snapshot(self) -> dict[str, object]:
+        """How it is now; see the page's `World`."""
+        workshop = self._workshop
+        repository = workshop.repository
+        files, commits = await asyncio.to_thread(
+            lambda: (
+                [
+                    (name, read_file(repository, name))
+                    for name in map("values-{}.yaml".format, reversed(ENVIRONMENTS))
+                ],
+                log(repository, limit=20),
+            )
+        )
+        return {
+            "environments": list(ENVIRONMENTS),
+            "files": [{"name": name, "text": text} for name, text in files],
+            "log": [
+                {
+                    "revision": commit.revision,
+                    "subject": commit.subject,
+                    "author": commit.author,
+                    "at": commit.at.isoformat(),
+                    "trailers": commit.trailers,
+                }
+                for commit in commits
+            ],
+            "applications": workshop.argocd.snapshot(),
+            "bot": {"running": workshop.is_running, "starts": workshop.starts},
+            "switches": {
+                "argocd_down": workshop.argocd.down,
+                "slack_limited": workshop.slack.limited,
+                "degrade_next": self._degrade_next,
+            },
+        }
+
+    async def switch(self, name: str, value: object) -> str:
+        """Turn a switch and say what it did."""
+        self.touched_at = time.monotonic()
+        workshop = self._workshop
+        match name:
+            case "ci":
+                said = await workshop.command_line("set-image", "manual-app", "dev", str(value))
+                workshop.argocd.refresh("manual-app-dev", "normal")  # as the git host's webhook would
+                return said
+            case "degrade_next":
+                workshop.argocd.degrade_next_rollout()
+                return "The next rollout will degrade: its pods crash."
+            case "argocd_down":
+                workshop.argocd.down = bool(value)
+                return "Argo CD answers 503 now." if value else "Argo CD is back."
+            case "slack_limited":
+                workshop.slack.limited = bool(value)
+                return "Slack answers 429 now." if value else "Slack answers again."
+            case "kill_bot":
+                if workshop.is_running:
+                    await workshop.end_bot(signal.SIGKILL)
+                await workshop.start_bot()
+                return "The bot was killed with SIGKILL and has started again."
+        return f"There is no switch {name}."
+
+
+async def run(*, port: int, say: Callable[[str], None]) -> None:
+    """Run until Ctrl-C, or until nobody has done anything for eight hours; raises `Refused` beside real settings."""
+    _refuse_real_settings()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="promote-bot-demo-") as folder:
+        workshop = Workshop(Path(folder))
+        world = DemoWorld(workshop)
+        page = Page(workshop.slack, world, token=secrets.token_urlsafe(18))
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        try:
+            await workshop.start()
+            await page.start(port)
+            say(GREETING.format(seconds=time.monotonic() - began, address=page.address))
+            await _until_idle(stopping, workshop, world)
+        finally:
+            say("Stopping …")
+            await page.stop()
+            await workshop.stop()
+
+
+def _refuse_real_settings() -> None:
+    real = sorted(name for name in os.environ if REAL.match(name))
+    if real:
+        raise Refused(
+            f"The demo simulates everything and must not meet anything real, but these are set: {', '.join(real)}. "
+            "Unset them, or use another terminal."
+        )
+
+
+async def _until_idle(stopping: asyncio.Event, workshop: Workshop, world: DemoWorld) -> None:
+    seen = -1
+    while not stopping.is_set() and time.monotonic() - world.touched_at < IDLE_HOURS * 3600:
+        if workshop.slack.version != seen:
+            seen, world.touched_at = workshop.slack.version, time.monotonic()
+        try:
+            async with asyncio.timeout(1.0):
+                await stopping.wait()
+        except TimeoutError:
+            continue

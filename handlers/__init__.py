@@ -1,0 +1,49 @@
+"""What the bot hears from Slack: one line a listener, the whole surface at a glance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slack_bolt.app.async_app import AsyncApp
+from slack_bolt.context.ack.async_ack import AsyncAck
+from slack_bolt.context.respond.async_respond import AsyncRespond
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.core.people import Action
+from bot.core.promoter import Promoter
+from bot.messages.card import action_id
+from bot.messages.modals import REJECT
+from handlers.buttons import Buttons
+from handlers.command import Command
+from handlers.listening import Background, Listening
+
+Body = dict[str, Any]
+
+
+def register(app: AsyncApp, promoter: Promoter, background: Background) -> None:
+    """Every listener. Exactly one for each: Bolt runs the next match when an acknowledgement is late."""
+    listening, command, buttons = Listening(background), Command(promoter), Buttons(promoter)
+
+    @app.command("/promote")
+    async def promote(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
+        await listening.command(command.run(body), ack=ack, respond=respond)
+
+    @app.action(action_id(Action.APPROVE))
+    async def approve(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
+        await listening.click(buttons.approve(body), ack=ack, respond=respond)
+
+    @app.action(action_id(Action.REJECT))
+    async def reject(body: Body, ack: AsyncAck, respond: AsyncRespond, client: AsyncWebClient) -> None:
+        await listening.click(buttons.reject(body, client), ack=ack, respond=respond)
+
+    @app.view(REJECT)
+    async def reject_reason(body: Body, ack: AsyncAck) -> None:
+        await listening.submission(buttons.reject_with_reason(body), ack=ack, field="reason")
+
+    @app.action(action_id(Action.CANCEL))
+    async def cancel(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
+        await listening.click(buttons.cancel(body), ack=ack, respond=respond)
+
+    @app.action(action_id(Action.ASK_AGAIN))
+    async def ask_again(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
+        await listening.click(buttons.ask_again(body), ack=ack, respond=respond)

@@ -1,0 +1,61 @@
+"""`/promote …`: what people type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bot.core.promoter import Promoter
+from bot.messages import answers
+from handlers.grammar import Request, Verb, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """The slash command's work: text in, a private answer out."""
+
+    promoter: Promoter
+
+    async def run(self, body: dict[str, Any]) -> str:
+        """Do what was typed; raises `Refused` with what to type instead."""
+        user = str(body["user_id"])
+        wish = parse(str(body.get("text") or ""))
+        if isinstance(wish, Request):
+            return await self._request(wish, user, str(body.get("trigger_id") or "") or None)
+        return await self._verb(wish, user)
+
+    async def _request(self, wish: Request, user: str, delivery: str | None) -> str:
+        promotion = await self.promoter.request(
+            app=wish.app,
+            environment=wish.environment,
+            version=wish.version,
+            reason=wish.reason,
+            user=user,
+            delivery=delivery,
+        )
+        return answers.asked(promotion, self.promoter.target_of(promotion).channel)
+
+    async def _verb(self, verb: Verb, user: str) -> str:
+        promoter, id, text = self.promoter, verb.id or "", verb.text
+        await promoter.member(user)
+        match verb.name:
+            case "approve":
+                return answers.done(await promoter.approve(id, user=user))
+            case "reject":
+                return answers.done(await promoter.reject(id, user=user, why=text or ""))
+            case "withdraw":
+                return answers.done(await promoter.withdraw(id, user=user))
+            case "cancel":
+                return answers.done(await promoter.cancel(id, user=user, why=text))
+            case "show":
+                promotion = await promoter.find(id)
+                store = promoter.store
+                return answers.show(
+                    promotion, await store.card(promotion.id), await store.events(promotion.id)
+                )
+            case "pending":
+                waiting = await promoter.pending()
+                return answers.pending([(each, await promoter.store.card(each.id)) for each in waiting])
+            case "status":
+                return answers.status(await promoter.status(app=text))
+        return answers.HELP

@@ -1,0 +1,79 @@
+"""The grammar of `/promote`: words in, a wish out. Nothing is looked up and nothing is done here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bot.core.catalog import nearest
+from bot.core.errors import Refused
+
+VERBS = ("help", "status", "pending", "show", "approve", "reject", "withdraw", "cancel")
+ID = re.compile(r"P-[0-9A-HJKMNP-TV-Z]{10}", re.IGNORECASE)
+INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff]")
+QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
+BECAUSE = re.compile(r"\s+because(?:\s+|$)", re.IGNORECASE)
+USAGE = "Type /promote <app> [version] [to] <environment> [because …], or /promote help."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Ask that a target run a version; without one, what the environment before runs."""
+
+    app: str
+    environment: str
+    version: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """`approve P-… text` and the like; `id` and `text` where the verb has them."""
+
+    name: str
+    id: str | None = None
+    text: str | None = None
+
+
+def parse(text: str) -> Request | Verb:
+    """What was typed after `/promote`; raises `Refused` with what to type instead."""
+    cleaned = INVISIBLE.sub("", text).replace("—", "-").strip()
+    words = cleaned.split()
+    if not words:
+        return Verb(name="help")
+    first = words[0].lower()
+    if first in ("approve", "reject", "withdraw", "cancel", "show"):
+        return _about_one(first, words[1:])
+    if first in ("help", "pending"):
+        return Verb(name=first)
+    if first == "status":
+        return Verb(name=first, text=words[1] if len(words) > 1 else None)
+    return _request(cleaned)
+
+
+def _about_one(name: str, words: list[str]) -> Verb:
+    if not words or not ID.fullmatch(words[0]):
+        raise Refused(f"Which promotion? Type /promote {name} P-…, with the id that its card shows.")
+    return Verb(name=name, id=words[0].upper(), text=" ".join(words[1:]) or None)
+
+
+def _request(text: str) -> Request:
+    head, reason = _reason(text)
+    words = [word.translate(QUOTES).strip("\"'") for word in head.split()]
+    if len(words) >= 2 and words[-2].lower() == "to":
+        del words[-2]
+    if len(words) == 2:
+        return Request(app=words[0], environment=words[1], reason=reason)
+    if len(words) == 3:
+        return Request(app=words[0], version=words[1], environment=words[2], reason=reason)
+    if len(words) > 3:
+        raise Refused(
+            f"I do not understand “{words[3]}”: a version has no spaces, and a reason begins with because. {USAGE}"
+        )
+    hint = nearest(words[0].lower(), VERBS)
+    raise Refused(f"I do not understand “{words[0]}”.{hint} {USAGE}")
+
+
+def _reason(text: str) -> tuple[str, str | None]:
+    head, *reason = BECAUSE.split(text, maxsplit=1)
+    return head, (reason[0].strip() or None) if reason else None

@@ -1,0 +1,359 @@
+"""The store keeps promotions on a real server: whole, once, in order, and due when it says so."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from datetime import UTC, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import empty, require
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from store_bench import (
+    ANN,
+    DEV,
+    NOON,
+    PROD,
+    STAGE,
+    LossyServer,
+    approved,
+    committed,
+    committing,
+    mute_server,
+    new,
+    superseded,
+    wait_until,
+)
+
+from bot.core.errors import Conflict, TargetBusy, Unavailable
+from bot.core.ports import Card, Change
+from bot.core.promotion import Phase, Promotion
+from bot.core.rollout import Look
+from bot.integrations import embedded
+from bot.integrations.store import RedisStore, connect
+
+LEASE = timedelta(seconds=15)
+
+
+@pytest.fixture(scope="session", params=["embedded", "debian"])
+def url_of_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Every test runs on the server that we carry and on the one that Debian maintains."""
+    if request.param == "embedded":
+        yield request.getfixturevalue("embedded_server").url
+        return
+    binary = require("redis-server", "redis-server")
+    server = embedded.start(tmp_path_factory.mktemp("debian"), binary=binary)
+    yield server.url
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+def url(url_of_server: str) -> str:
+    """The address of an empty store."""
+    empty(url_of_server)
+    return url_of_server
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[RedisStore]:
+    made = RedisStore(connect(url, quick=False))
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def raw(url: str) -> AsyncIterator[Redis]:
+    """The server as it is, for looking underneath."""
+    async with Redis.from_url(url, decode_responses=True, protocol=2) as client:
+        yield client
+
+
+async def saved(store: RedisStore, *editions: Promotion, holds: bool = True) -> Promotion:
+    """Save these editions of one promotion one after another."""
+    await store.create(editions[0], delivery=None, holds=holds)
+    for before, after in zip(editions, editions[1:], strict=False):
+        await store.save([Change(before=before, after=after)], holds=holds)
+    return editions[-1]
+
+
+async def due_in(raw: Redis, promotion: Promotion) -> float | None:
+    """Seconds until it is due by the server's clock; None where it is not in the due set."""
+    score = await raw.zscore("{gp}:due", promotion.id)
+    seconds, fraction = await raw.time()
+    return None if score is None else score / 1000 - (seconds + fraction / 1_000_000)
+
+
+async def test_a_created_promotion_is_there_whole_and_due(store: RedisStore, raw: Redis) -> None:
+    """What was saved comes back equal, in the indexes, with its first event, and due at once."""
+    promotion = new()
+    assert await store.create(promotion, delivery="d1", holds=True) == promotion.id
+    assert await store.load(promotion.id) == promotion
+    assert await store.events(promotion.id) == (promotion.last,)
+    assert await store.in_phase(Phase.REQUESTED) == (promotion,)
+    assert await store.history(PROD) == (promotion,)
+    assert await store.holder(PROD) == promotion.id
+    assert await store.followed(PROD) is None
+    assert (
+        await raw.zrange("{gp}:ix:by:U1", 0, -1) == await raw.zrange("{gp}:ix:all", 0, -1) == [promotion.id]
+    )
+    due = await due_in(raw, promotion)
+    assert due is not None
+    assert due <= 0
+
+
+async def test_one_delivery_makes_one_promotion(store: RedisStore, raw: Redis) -> None:
+    """Slack sends a command again when our answer was slow; the second one gets the first one's id, for 48 hours."""
+    first = new()
+    await store.create(first, delivery="d1", holds=True)
+    assert await store.create(new(), delivery="d1", holds=True) == first.id
+    assert await store.history(PROD) == (first,)
+    kept = await raw.pttl("{gp}:req:d1")
+    assert timedelta(hours=47, minutes=59) < timedelta(milliseconds=kept) <= timedelta(hours=48)
+
+
+async def test_a_held_target_is_refused_with_its_holder(store: RedisStore) -> None:
+    """One promotion at a time holds a target; another target is free."""
+    holder = await saved(store, new())
+    with pytest.raises(TargetBusy, match=f"manual-app/prod is taken by {holder.id}") as busy:
+        await store.create(new(), delivery="d2", holds=True)
+    assert (busy.value.holder, busy.value.link) == (holder.id, None)
+    assert await store.create(new(STAGE), delivery="d2", holds=True)
+
+
+async def test_a_refused_request_leaves_nothing_behind(store: RedisStore, raw: Redis) -> None:
+    """All or nothing: no record, no event, no index, no delivery, and the holder keeps the target."""
+    holder = await saved(store, new())
+    before = {key: await raw.dump(key) for key in await raw.keys()} if False else sorted(await raw.keys())
+    with pytest.raises(TargetBusy):
+        await store.create(new(), delivery="d2", holds=True)
+    assert sorted(await raw.keys()) == before
+    assert await store.holder(PROD) == holder.id
+
+
+async def test_the_first_environment_is_never_held(store: RedisStore) -> None:
+    """There the newest wins, so several may stand side by side."""
+    first, second = new(DEV), new(DEV)
+    await store.create(first, delivery=None, holds=False)
+    await store.create(second, delivery=None, holds=False)
+    assert await store.holder(DEV) is None
+    assert await store.history(DEV) == (second, first)
+
+
+async def test_an_id_that_exists_is_not_taken_again(store: RedisStore) -> None:
+    """Ids are random, and two promotions never share one."""
+    first = await saved(store, new())
+    with pytest.raises(Conflict, match=first.id):
+        await store.create(replace(new(), id=first.id), delivery=None, holds=False)
+    assert await store.load(first.id) == first
+
+
+async def test_a_save_moves_phase_story_and_due_time(store: RedisStore, raw: Redis) -> None:
+    """One save: next edition, one event more, the new phase alone, due at once."""
+    first = await saved(store, new())
+    await store.rest(first.id, edition=1, after=timedelta(hours=1))
+    second = approved(first)
+    await store.save([Change(before=first, after=second)], holds=True)
+    assert await store.load(first.id) == second
+    assert await store.events(first.id) == (first.last, second.last)
+    assert await store.events(first.id, after=1) == (second.last,)
+    assert await store.events(first.id, after=2) == ()
+    assert await store.in_phase(Phase.REQUESTED) == ()
+    assert await store.in_phase(Phase.APPROVED) == (second,)
+    due = await due_in(raw, second)
+    assert due is not None
+    assert due <= 0
+
+
+async def test_of_two_different_saves_one_wins(store: RedisStore) -> None:
+    """Who comes second gets a conflict and changes nothing."""
+    first = await saved(store, new())
+    mine, yours = approved(first), first.cancel(by="U2", at=NOON, why=None)
+    await store.save([Change(before=first, after=mine)], holds=True)
+    with pytest.raises(Conflict, match=first.id):
+        await store.save([Change(before=first, after=yours)], holds=True)
+    assert await store.load(first.id) == mine
+    assert await store.events(first.id) == (first.last, mine.last)
+
+
+async def test_the_same_save_twice_counts_once(store: RedisStore) -> None:
+    """A repeated save and a repeated request are neither a conflict nor a second event."""
+    first = new()
+    assert await store.create(first, delivery=None, holds=True) == first.id
+    assert await store.create(first, delivery=None, holds=True) == first.id
+    change = Change(before=first, after=approved(first))
+    await store.save([change], holds=True)
+    await store.save([change], holds=True)
+    assert len(await store.events(first.id)) == 2
+
+
+async def test_a_change_is_one_edition(store: RedisStore) -> None:
+    """Two steps in one save would lose the first one's event."""
+    first = await saved(store, new())
+    with pytest.raises(ValueError, match="one edition"):
+        await store.save([Change(before=first, after=committing(approved(first)))], holds=True)
+
+
+@pytest.mark.parametrize("end", ["cancel", "commit"])
+async def test_the_hold_ends_with_its_phases(store: RedisStore, end: str) -> None:
+    """Requested, approved and committing hold the target; what follows does not."""
+    first = new()
+    if end == "cancel":
+        await saved(store, first, first.cancel(by="U1", at=NOON, why=None))
+    else:
+        second = approved(first)
+        third = committing(second)
+        await saved(store, first, second, third, committed(third))
+    assert await store.holder(PROD) is None
+    assert await store.create(new(), delivery=None, holds=True)
+
+
+async def test_a_reopened_promotion_still_holds(store: RedisStore) -> None:
+    """Back in approved after a push that did not arrive, it keeps its target."""
+    first = new()
+    second = approved(first)
+    third = committing(second)
+    await saved(store, first, second, third, third.reopen(at=NOON))
+    assert await store.holder(PROD) == first.id
+
+
+async def test_a_request_can_take_the_hold_in_the_save_that_ends_the_holder(store: RedisStore) -> None:
+    """A rollback supersedes what waits; at no instant is the target free for a third."""
+    old, urgent = await saved(store, new()), new()
+    changes = [Change(before=None, after=urgent), Change(before=old, after=superseded(old))]
+    await store.save(changes, holds=True)
+    assert await store.holder(PROD) == urgent.id
+    assert await store.in_phase(Phase.REQUESTED) == (urgent,)
+    await store.save(changes, holds=True)
+    assert len(await store.events(old.id)) == 2
+
+
+async def test_changes_are_saved_all_or_none(store: RedisStore) -> None:
+    """Where one of several is out of date, the others are not saved either."""
+    old = await saved(store, new())
+    await store.save([Change(before=old, after=approved(old))], holds=True)
+    urgent = new()
+    with pytest.raises(Conflict):
+        changes = [Change(before=None, after=urgent), Change(before=old, after=superseded(old))]
+        await store.save(changes, holds=True)
+    assert await store.load(urgent.id) is None
+    assert await store.holder(PROD) == old.id
+
+
+async def test_a_commit_takes_over_the_following_in_one_save(store: RedisStore) -> None:
+    """A committed promotion is followed until a newer one is committed, and ends as superseded right then."""
+    older = [new()]
+    newer = [new()]
+    for editions in (older, newer):
+        editions.append(approved(editions[-1]))
+        editions.append(committing(editions[-1]))
+    old = await saved(store, *older, committed(older[-1]))
+    assert await store.followed(PROD) == old.id
+    young = await saved(store, *newer)
+    with pytest.raises(Conflict):
+        await store.save([Change(before=young, after=committed(young))], holds=True)
+    assert await store.followed(PROD) == old.id
+    changes = [Change(before=young, after=committed(young)), Change(before=old, after=superseded(old))]
+    await store.save(changes, holds=True)
+    assert await store.followed(PROD) == young.id
+    assert await store.in_phase(Phase.COMMITTED) == (committed(young),)
+
+
+async def test_a_promotion_that_ends_is_not_followed_any_more(store: RedisStore) -> None:
+    """Live is an end."""
+    first = new()
+    second = approved(first)
+    third = committing(second)
+    fourth = committed(third)
+    await saved(store, first, second, third, fourth, fourth.go_live(at=NOON, why="proved"))
+    assert await store.followed(PROD) is None
+
+
+async def test_lists_are_in_order_and_bounded(store: RedisStore) -> None:
+    """The phase's oldest first, the target's newest first, never more than was asked for."""
+    made = [new(DEV) for _ in range(5)]
+    for promotion in made:
+        await store.create(promotion, delivery=None, holds=False)
+    assert await store.in_phase(Phase.REQUESTED, limit=3) == tuple(made[:3])
+    assert await store.history(DEV, limit=3) == tuple(reversed(made[2:]))
+    assert await store.history(PROD) == ()
+
+
+async def test_what_is_unknown_is_nothing(store: RedisStore) -> None:
+    """An id that nobody gave has no record, no story, an empty card and an empty look."""
+    assert await store.load("P-0000000000") is None
+    assert await store.events("P-0000000000") == ()
+    assert await store.card("P-0000000000") == Card()
+    assert await store.look("P-0000000000") == Look()
+
+
+async def test_a_record_of_a_newer_bot_is_left_to_it(store: RedisStore, raw: Redis) -> None:
+    """During an update an old replica neither reads nor overwrites what a newer one wrote, and lists the others."""
+    theirs, ours = new(DEV), new(DEV)
+    await saved(store, theirs, holds=False)
+    await saved(store, ours, holds=False)
+    record = '{"id": "%s", "schema": 99, "edition": 2, "phase": "pondering"}' % theirs.id
+    await raw.hset(f"{{gp}}:p:{theirs.id}", mapping={"record": record, "edition": 2})
+    with pytest.raises(Unavailable, match="written by a newer version"):
+        await store.load(theirs.id)
+    assert await store.history(DEV) == (ours,)
+    with pytest.raises(Conflict):
+        await store.save([Change(before=theirs, after=approved(theirs))], holds=False)
+    assert await raw.hget(f"{{gp}}:p:{theirs.id}", "record") == record
+
+
+@pytest.mark.parametrize("ruined", ["", "[]", "{}", '{"schema": "x"}', "null", "not JSON"])
+async def test_a_ruined_record_is_told_and_hides_no_other(store: RedisStore, raw: Redis, ruined: str) -> None:
+    """Nothing that stands in the store can break the bot."""
+    broken, whole = new(DEV), new(DEV)
+    await saved(store, broken, holds=False)
+    await saved(store, whole, holds=False)
+    await raw.hset(f"{{gp}}:p:{broken.id}", "record", ruined)
+    with pytest.raises(Unavailable, match=f"the record of {broken.id} cannot be read"):
+        await store.load(broken.id)
+    assert await store.in_phase(Phase.REQUESTED) == (whole,)
+
+
+async def test_a_field_that_an_older_bot_did_not_write_has_its_default(store: RedisStore, raw: Redis) -> None:
+    """Records outlive updates."""
+    first = await saved(store, new())
+    record = await raw.hget(f"{{gp}}:p:{first.id}", "record")
+    assert record is not None
+    await raw.hset(
+        f"{{gp}}:p:{first.id}", "record", record.replace('"schema":1,', "").replace('"digest":"unknown",', "")
+    )
+    assert await store.load(first.id) == first
+
+
+TEXT = st.text()
+TIMES = st.datetimes(timezones=st.just(UTC))
+st.register_type_strategy(type(NOON), TIMES)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    drawn=st.builds(Promotion, edition=st.just(1), schema=st.just(1)),
+    card=st.builds(Card),
+    look=st.builds(Look),
+)
+async def test_whatever_was_saved_comes_back_equal(
+    url: str, drawn: Promotion, card: Card, look: Look
+) -> None:
+    """Any text, any time to the microsecond; dates keep their spelling, because seals are made over it."""
+    store = RedisStore(connect(url, quick=False))
+    promotion = replace(drawn, id=new().id, last=replace(drawn.last, edition=1))
+    try:
+        await store.create(promotion, delivery=None, holds=False)
+        await store.save_card(promotion.id, card)
+        await store.save_look(promotion.id, look)
+        loaded = await store.load(promotion.id)
+        assert loaded == promotion
+        assert loaded.requested_at.isoformat() == promotion.requested_at.isoformat()
+        assert await store.events(promotion.id) == (promotion.last,)
+        assert await store.card(promotion.id) == card
+        assert await store.look(promotion.id) == look
+    finally:
+        await store.aclose()
