@@ -6,11 +6,12 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from bot.core.errors import PromoteError
+from bot.settings import Settings
 
 cli = typer.Typer(
     name="promote-bot",
@@ -51,6 +52,15 @@ def demo(
 
 
 @cli.command()
+def check() -> None:
+    """Try everything that promote.yaml and the environment name, and say what is wrong."""
+    from bot.check import check as look
+
+    if not _complete(look(_settings(), say=typer.echo)):
+        raise typer.Exit(1)
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of promote.yaml, for editors."""
     import json
@@ -58,6 +68,22 @@ def schema() -> None:
     from bot.config import Config
 
     print(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@cli.command()
+def manifest(
+    *,
+    url: Annotated[
+        str | None, typer.Option(help="The bot's public address, for HTTP instead of Socket Mode.")
+    ] = None,
+) -> None:
+    """Print the manifest to create the Slack app from."""
+    from handlers.manifest import manifest as text
+
+    try:
+        print(text(url), end="")
+    except PromoteError as error:
+        _give_up(error)
 
 
 @cli.command()
@@ -92,20 +118,21 @@ def set_image(
 ) -> None:
     """Write a version that CI has built into the first environment; later ones take a promotion."""
     from bot.ci import set_image as write
-    from bot.settings import Settings
 
-    print(_complete(write(Settings.from_environment(), app=app, environment=environment, version=version)))
+    print(_complete(write(_settings(), app=app, environment=environment, version=version)))
 
 
 def _run(*, web_side: bool, worker_side: bool) -> None:
     from bot.app import run
-    from bot.settings import Settings
 
+    _complete(run(_settings(), web_side=web_side, worker_side=worker_side))
+
+
+def _settings() -> Settings:
     try:
-        settings = Settings.from_environment()
+        return Settings.from_environment()
     except PromoteError as error:
         _give_up(error)
-    _complete(run(settings, web_side=web_side, worker_side=worker_side))
 
 
 def _complete(work: Coroutine[Any, Any, Any]) -> Any:
@@ -118,7 +145,7 @@ def _complete(work: Coroutine[Any, Any, Any]) -> Any:
         raise typer.Exit(130) from None
 
 
-def _give_up(error: PromoteError) -> Any:
+def _give_up(error: PromoteError) -> NoReturn:
     print(str(error), file=sys.stderr)
     raise typer.Exit(1) from error
 

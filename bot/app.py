@@ -105,11 +105,13 @@ def sealer(settings: Settings) -> Sealer:
 @contextlib.asynccontextmanager
 async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[Outside]:
     """Connect to everything and disconnect at the end; raises `SettingsError` and `ConfigError` before anything."""
+    if not may_embed:
+        settings.require("REDIS_URL", "web and worker are two processes, so they need one store between them.")
     config = load(settings.config_path)
     catalog = build_catalog(config)
     token = settings.require("SLACK_BOT_TOKEN", "it is the bot's token, xoxb-….")
     async with contextlib.AsyncExitStack() as stack:
-        url = await _store_url(settings, stack, may_embed=may_embed)
+        url = settings.get("REDIS_URL") or await _embedded(settings, stack)
         try:
             client = web_client(token, api_url=settings.get("SLACK_API_URL"), tls=settings.tls())
             stores = [RedisStore(connect(url, quick=quick)) for quick in (False, True)]
@@ -133,13 +135,7 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
         )
 
 
-async def _store_url(settings: Settings, stack: contextlib.AsyncExitStack, *, may_embed: bool) -> str:
-    if url := settings.get("REDIS_URL"):
-        return url
-    if not may_embed:
-        settings.require(
-            "REDIS_URL", "web and worker are two processes, so they need one store between them."
-        )
+async def _embedded(settings: Settings, stack: contextlib.AsyncExitStack) -> str:
     server = await asyncio.to_thread(embedded.start, settings.data_dir)
     stack.push_async_callback(server.stop)
     return server.url

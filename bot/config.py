@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -98,7 +98,7 @@ class RepositoryModel(Strict):
 
     @model_validator(mode="after")
     def _check_url(self) -> RepositoryModel:
-        if re.match(r"https?://[^/]*@", self.url):
+        if re.match(r"https?://[^/]*@|ssh://[^/@]*:[^/]*@", self.url):
             raise ValueError("url holds a user or a password; put the token into GIT_TOKEN or GIT_TOKEN_FILE")
         if re.match(r"https://|ssh://|[\w.-]+@[\w.-]+:", self.url):
             return self
@@ -119,6 +119,12 @@ class ArgoCDModel(Strict):
     namespace: str | None = Field(default=None, description="The namespace of its Application objects")
     headers: dict[str, str] = Field(default={}, description="Extra headers, for a proxy in front of it")
 
+    @model_validator(mode="after")
+    def _check_url(self) -> ArgoCDModel:
+        if re.match(r"https?://[^/]*@", self.url):
+            raise ValueError("url holds a user or a password; put the token into ARGOCD_TOKEN")
+        return self
+
 
 class ApplicationModel(Strict):
     """One Argo CD application, where its name alone is not enough."""
@@ -127,6 +133,16 @@ class ApplicationModel(Strict):
     project: str | None = Field(default=None, description="Its project")
     namespace: str | None = Field(default=None, description="The namespace of the Application object")
     server: str | None = Field(default=None, description="One of argocd")
+
+
+def _application_entry(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Application = Annotated[
+    ApplicationModel, BeforeValidator(_application_entry, json_schema_input_type=str | ApplicationModel)
+]
+"""An entry of `applications`: its name alone, or what is special about it too."""
 
 
 class TargetDefaults(Strict):
@@ -138,7 +154,7 @@ class TargetDefaults(Strict):
         default=None, min_length=1, description="The version's keys in the values file"
     )
     values: str | None = Field(default=None, description="The values file in the repository")
-    applications: tuple[str | ApplicationModel, ...] | None = Field(
+    applications: tuple[Application, ...] | None = Field(
         default=None, min_length=1, description="The Argo CD applications of the target"
     )
     channel: ChannelId | None = Field(default=None, description="Another channel")
@@ -148,7 +164,7 @@ class AppModel(TargetDefaults):
     """One app; what it does not say, defaults say."""
 
     image: str = Field(
-        pattern=r"^[a-z0-9][a-zA-Z0-9._/:-]*$",
+        pattern=r"^([a-z0-9][a-zA-Z0-9.-]*(:[0-9]+)?/)?[a-z0-9][a-zA-Z0-9._/-]*$",
         description="The image's name without a tag, as the workloads spell it",
     )
     banner: dict[Name, str] = Field(default={}, description="A warning on the cards of an environment")
@@ -184,6 +200,13 @@ class ApprovalsModel(Strict):
     )
     expires: Duration = Field(default=timedelta(hours=4), description="How long a request waits")
 
+    @model_validator(mode="after")
+    def _check_total(self) -> ApprovalsModel:
+        people = {user for rule in self.rules for user in rule.users}
+        if not any(rule.group for rule in self.rules) and len(people) < self.total:
+            raise ValueError(f"total is {self.total}, but only {len(people)} people are named")
+        return self
+
 
 class RolloutModel(Strict):
     """How patiently a rollout is followed."""
@@ -215,32 +238,6 @@ class Config(Strict):
     apps: dict[Name, AppModel] = Field(min_length=1)
     policies: dict[Name, PolicyModel] = Field(default={})
 
-    @model_validator(mode="after")
-    def _check_names(self) -> Config:
-        known = list(self.environments)
-        if len(set(known)) != len(known):
-            raise ValueError("environments names one of them twice")
-        named: dict[str, Mapping[str, Any]] = {
-            "policies": self.policies,
-            "slack.channels": self.slack.channels,
-            **{f"apps.{name}.environments": app.environments or {} for name, app in self.apps.items()},
-            **{f"apps.{name}.banner": app.banner for name, app in self.apps.items()},
-        }
-        for place, entries in named.items():
-            for name in entries:
-                _require(name, known, f"{place} names the environment")
-        for name in self.apps:
-            if name in RESERVED or name in known:
-                raise ValueError(
-                    f"apps: {name!r} is a word of /promote or an environment; name the app otherwise"
-                )
-        return self
-
-
-def _require(name: str, known: list[str], what: str) -> None:
-    if name not in known:
-        raise ValueError(f"{what} {name!r}, which is unknown.{catalog.nearest(name, known)}")
-
 
 def load(path: Path) -> Config:
     """Read and check the file; raises `ConfigError` with file, line and a near match for every problem."""
@@ -257,17 +254,113 @@ def load(path: Path) -> Config:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{path}:1: must hold the keys {', '.join(Config.model_fields)}")
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
     except ValidationError as error:
         # A list counts as too short when an entry of it is wrong: the entry's own error says enough.
         problems = [problem for problem in error.errors() if problem["type"] != "too_short"] or error.errors()
         raise ConfigError("\n".join(_explained(path, raw, problem) for problem in problems)) from error
+    if wrong := [f"{path}:{_line(raw, list(loc))}: {sentence}" for loc, sentence in _misnamed(config)]:
+        raise ConfigError("\n".join(wrong))
+    return config
+
+
+REQUIRED = ("repository", "argocd", "keys", "values", "applications")
+
+Place: TypeAlias = tuple[str | int, ...]
+"""A path of keys into the file."""
+
+
+def _misnamed(config: Config) -> Iterator[tuple[Place, str]]:
+    """Every name that leads nowhere or cannot be used: where it stands, and what is wrong."""
+    yield from _environments(config)
+    yield from _taken(config)
+    for place, settings in _settings(config):
+        yield from _references(config, place, settings)
+    yield from _missing(config)
+
+
+def _environments(config: Config) -> Iterator[tuple[Place, str]]:
+    known = config.environments
+    if len(set(known)) != len(known):
+        yield ("environments",), "environments: one of them stands there twice"
+    named: dict[Place, Mapping[str, Any]] = {
+        ("policies",): config.policies,
+        ("slack", "channels"): config.slack.channels,
+        **{("apps", name, "environments"): app.environments or {} for name, app in config.apps.items()},
+        **{("apps", name, "banner"): app.banner for name, app in config.apps.items()},
+    }
+    for place, entries in named.items():
+        for name in entries:
+            yield from _unknown((*place, name), name, known, "the environment")
+
+
+def _taken(config: Config) -> Iterator[tuple[Place, str]]:
+    for name in config.apps:
+        if name in RESERVED or name in config.environments:
+            sentence = f"{name!r} is a word of /promote or an environment; name the app otherwise"
+            yield ("apps", name), f"apps: {sentence}"
+
+
+def _references(config: Config, place: Place, settings: TargetDefaults) -> Iterator[tuple[Place, str]]:
+    servers, server = config.argocd, "the Argo CD server"
+    yield from _unknown((*place, "repository"), settings.repository, config.repositories, "the repository")
+    yield from _unknown((*place, "argocd"), settings.argocd, servers, server)
+    for number, entry in enumerate(settings.applications or ()):
+        yield from _unknown((*place, "applications", number, "server"), entry.server, servers, server)
+
+
+def _missing(config: Config) -> Iterator[tuple[Place, str]]:
+    for name, app in config.apps.items():
+        for environment in _environments_of(config, app):
+            for key in REQUIRED:
+                if _setting(config, app, environment, key) is None:
+                    sentence = f"{environment} has no {key}; give it there or in defaults"
+                    yield ("apps", name), f"apps.{name}: {sentence}"
+
+
+def _environments_of(config: Config, app: AppModel) -> list[str]:
+    return [each for each in config.environments if app.environments is None or each in app.environments]
+
+
+def _setting(config: Config, app: AppModel, environment: str, key: str) -> Any:
+    """What holds for a target: the environment's own word, else the app's, else the defaults'."""
+    for source in ((app.environments or {}).get(environment), app, config.defaults):
+        if source is not None and (value := getattr(source, key)) is not None:
+            return value
+    return None
+
+
+def _settings(config: Config) -> Iterator[tuple[Place, TargetDefaults]]:
+    """Every part of the file that describes targets."""
+    yield ("defaults",), config.defaults
+    for name, app in config.apps.items():
+        yield ("apps", name), app
+        for environment, here in (app.environments or {}).items():
+            yield ("apps", name, "environments", environment), here
+
+
+def _unknown(place: Place, name: str | None, known: Iterable[str], what: str) -> Iterator[tuple[Place, str]]:
+    if name is not None and name not in known:
+        dotted = ".".join(str(step) for step in place)
+        yield place, f"{dotted}: {what} {name!r} is unknown.{catalog.nearest(name, known)}"
+
+
+WORDS = {
+    "string_pattern_mismatch": "must match {pattern}",
+    "literal_error": "must be {expected}",
+    "tuple_type": "must be a list",
+    "too_short": "must not be empty",
+    "dict_type": "must hold keys and values",
+    "model_type": "must hold keys and values",
+    "string_type": "must be a text; put it into quotes",
+    "int_parsing": "must be a number",
+    "int_type": "must be a number",
+}
+"""Pydantic's findings in the words of somebody who writes YAML."""
 
 
 def _explained(path: Path, raw: Any, problem: Any) -> str:
-    loc = [
-        step for step in problem["loc"] if not (isinstance(step, str) and step in ("str", "ApplicationModel"))
-    ]
+    loc = list(problem["loc"])
     where = f"{path}:{_line(raw, loc)}"
     name = ".".join(str(step) for step in loc)
     if problem["type"] == "extra_forbidden":
@@ -277,6 +370,8 @@ def _explained(path: Path, raw: Any, problem: Any) -> str:
     if problem["type"] == "missing":
         return f'{where}: "{name}" is missing'
     message = problem["msg"].removeprefix("Value error, ")
+    if known := WORDS.get(problem["type"]):
+        message = known.format_map(problem.get("ctx", {}))
     return f"{where}: {name}: {message}" if name else f"{where}: {message}"
 
 
@@ -321,45 +416,34 @@ def _children(schema: dict[str, Any], node: dict[str, Any], step: Any) -> list[d
 
 
 def build_catalog(config: Config) -> catalog.Catalog:
-    """The core's catalog; raises `ConfigError` where a target misses something or a name leads nowhere."""
+    """The core's catalog, from a configuration that `load` has checked."""
     fingerprint = "sha256:" + hashlib.sha256(config.model_dump_json(by_alias=True).encode()).hexdigest()
     targets = [
         _target(config, name, app, environment)
         for name, app in config.apps.items()
-        for environment in config.environments
-        if app.environments is None or environment in app.environments
+        for environment in _environments_of(config, app)
     ]
     return catalog.Catalog(environments=config.environments, targets=tuple(targets), fingerprint=fingerprint)
 
 
 def _target(config: Config, name: str, app: AppModel, environment: str) -> catalog.Target:
-    here = (app.environments or {}).get(environment)
-
     def setting(key: str) -> Any:
-        for source in (here, app, config.defaults):
-            if source is not None and (value := getattr(source, key)) is not None:
-                return value
-        return None
-
-    def required(key: str) -> Any:
-        if (value := setting(key)) is None:
-            raise ConfigError(f"apps.{name}: {environment} has no {key}; give it there or in defaults")
-        return value
+        return _setting(config, app, environment, key)
 
     def fill(text: str) -> str:
         return text.replace("{app}", name).replace("{env}", environment)
 
-    repository = _named(config.repositories, required("repository"), f"apps.{name}: repository")
-    server = required("argocd")
+    repository = config.repositories[setting("repository")]
+    server = setting("argocd")
     channel = setting("channel") or config.slack.channels.get(environment) or config.slack.channel
     return catalog.Target(
         app=name,
         environment=environment,
-        repository=_repository(required("repository"), repository),
-        path=fill(required("values")),
-        keys=tuple(required("keys")),
+        repository=_repository(setting("repository"), repository),
+        path=fill(setting("values")),
+        keys=tuple(setting("keys")),
         image=app.image,
-        applications=tuple(_application(config, entry, server, fill) for entry in required("applications")),
+        applications=tuple(_application(config, entry, server, fill) for entry in setting("applications")),
         channel=channel,
         policy=_policy(config, environment),
         rollout=_rollout(config, environment),
@@ -367,22 +451,15 @@ def _target(config: Config, name: str, app: AppModel, environment: str) -> catal
     )
 
 
-def _named(known: Mapping[str, Any], name: str, what: str) -> Any:
-    if name not in known:
-        raise ConfigError(f"{what} names {name!r}, which is unknown.{catalog.nearest(name, known)}")
-    return known[name]
-
-
 def _repository(name: str, model: RepositoryModel) -> catalog.Repository:
     return catalog.Repository(name=name, url=model.url, branch=model.branch, commit_url=model.commit_url)
 
 
 def _application(
-    config: Config, entry: str | ApplicationModel, server: str, fill: Any
+    config: Config, model: ApplicationModel, default_server: str, fill: Callable[[str], str]
 ) -> catalog.Application:
-    model = ApplicationModel(name=entry) if isinstance(entry, str) else entry
-    server = model.server or server
-    place = _named(config.argocd, server, f"application {model.name}: argocd")
+    server = model.server or default_server
+    place = config.argocd[server]
     name, namespace = fill(model.name), model.namespace or place.namespace
     page = f"{place.url.rstrip('/')}/applications/{f'{namespace}/' if namespace else ''}{name}"
     return catalog.Application(

@@ -42,8 +42,9 @@ class Settings:
         if path := self.environ.get(f"{name}_FILE"):
             try:
                 return Path(path).read_text(encoding="utf-8").strip() or None
-            except OSError as error:
-                raise SettingsError(f"{name}_FILE: cannot read {path}: {error.strerror}.") from error
+            except (OSError, UnicodeDecodeError) as error:
+                why = getattr(error, "strerror", None) or "it is no text"
+                raise SettingsError(f"{name}_FILE: cannot read {path}: {why}.") from error
         return None
 
     def require(self, name: str, why: str) -> str:

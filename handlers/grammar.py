@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from bot.core.catalog import nearest
 from bot.core.errors import Refused
 
-VERBS = ("help", "status", "pending", "show", "approve", "reject", "withdraw", "cancel")
-ID = re.compile(r"P-[0-9A-HJKMNP-TV-Z]{10}", re.IGNORECASE)
+ABOUT_ONE = ("show", "approve", "reject", "withdraw", "cancel")
+VERBS = ("help", "status", "pending", *ABOUT_ONE)
+ID = re.compile(r"P-[0-9A-HJKMNP-TV-Z]{10}", re.IGNORECASE | re.ASCII)
 INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff]")
 QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
 BECAUSE = re.compile(r"\s+because(?:\s+|$)", re.IGNORECASE)
@@ -37,29 +38,32 @@ class Verb:
 
 def parse(text: str) -> Request | Verb:
     """What was typed after `/promote`; raises `Refused` with what to type instead."""
-    cleaned = INVISIBLE.sub("", text).replace("—", "-").strip()
+    cleaned = INVISIBLE.sub("", text).strip()
     words = cleaned.split()
     if not words:
         return Verb(name="help")
-    first = words[0].lower()
-    if first in ("approve", "reject", "withdraw", "cancel", "show"):
+    first = _word(words[0]).lower()
+    if first in ABOUT_ONE:
         return _about_one(first, words[1:])
     if first in ("help", "pending"):
         return Verb(name=first)
     if first == "status":
-        return Verb(name=first, text=words[1] if len(words) > 1 else None)
+        return Verb(name=first, text=_word(words[1]) if len(words) > 1 else None)
     return _request(cleaned)
 
 
 def _about_one(name: str, words: list[str]) -> Verb:
-    if not words or not ID.fullmatch(words[0]):
+    id = _word(words[0]) if words else ""
+    if not ID.fullmatch(id):
         raise Refused(f"Which promotion? Type /promote {name} P-…, with the id that its card shows.")
-    return Verb(name=name, id=words[0].upper(), text=" ".join(words[1:]) or None)
+    return Verb(name=name, id=id.upper(), text=" ".join(words[1:]) or None)
 
 
 def _request(text: str) -> Request:
     head, reason = _reason(text)
-    words = [word.translate(QUOTES).strip("\"'") for word in head.split()]
+    words = [word for word in map(_word, head.split()) if word.strip("-")] or [head]
+    if len(words) > 1 and ID.fullmatch(words[1]):
+        raise Refused(f"I do not understand “{words[0]}”.{nearest(words[0].lower(), ABOUT_ONE)}")
     if len(words) >= 2 and words[-2].lower() == "to":
         del words[-2]
     if len(words) == 2:
@@ -71,7 +75,12 @@ def _request(text: str) -> Request:
             f"I do not understand “{words[3]}”: a version has no spaces, and a reason begins with because. {USAGE}"
         )
     hint = nearest(words[0].lower(), VERBS)
-    raise Refused(f"I do not understand “{words[0]}”.{hint} {USAGE}")
+    raise Refused(f"I do not understand “{words[0]}” alone.{hint} {USAGE}")
+
+
+def _word(word: str) -> str:
+    """One word without the quotes and dashes that a phone puts in."""
+    return word.translate(QUOTES).strip("\"'")
 
 
 def _reason(text: str) -> tuple[str, str | None]:

@@ -1,15 +1,17 @@
-"""What tests of several files share: programs they need, and an embedded server for each test process."""
+"""What tests of several files share: the programs they need, and servers for the store."""
 
 import asyncio
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
 from bot.integrations import embedded
+from bot.integrations.store import RedisStore, connect
 
 
 def require(binary: str, package: str) -> Path:
@@ -35,6 +37,40 @@ def redis_url(embedded_server: embedded.EmbeddedServer) -> str:
     """The address of an empty store."""
     empty(embedded_server.url)
     return embedded_server.url
+
+
+@pytest.fixture(scope="session", params=["embedded", "debian"])
+def url_of_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Every test runs on the server that we carry and on the one that Debian maintains."""
+    if request.param == "embedded":
+        yield request.getfixturevalue("embedded_server").url
+        return
+    binary = require("redis-server", "redis-server")
+    server = embedded.start(tmp_path_factory.mktemp("debian"), binary=binary)
+    yield server.url
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+def url(url_of_server: str) -> str:
+    """The address of an empty server of either kind."""
+    empty(url_of_server)
+    return url_of_server
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[RedisStore]:
+    """An empty store on either server."""
+    made = RedisStore(connect(url, quick=False))
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def raw(url: str) -> AsyncIterator[AsyncRedis]:
+    """The server as it is, for looking underneath."""
+    async with AsyncRedis.from_url(url, decode_responses=True, protocol=2) as client:
+        yield client
 
 
 def empty(url: str) -> None:

@@ -11,58 +11,13 @@ from ruamel.yaml import YAML
 from bot.core.catalog import VERSION
 from bot.core.errors import ValueNotEditable
 from bot.core.promotion import LineChange
-from bot.integrations.values import find_value, line_changes, read_value, set_value
+from bot.integrations.values import find_value, line_changes, read_value, read_values, set_value, set_values
 
-LOOK_LIKE_SOMETHING_ELSE = [
-    "15",
-    "1.10",
-    "1e10",
-    "12e4567",
-    "0123",
-    "010",
-    "1_000",
-    "0x1F",
-    "0o17",
-    "0b11",
-    "1.",
-    "1.5e3",
-    "2024-01-01",
-    "12345678",
-    "685_230",
-    "0",
-    "00",
-    "_1",
-    "1e",
-    "_",
-    "on",
-    "off",
-    "On",
-    "yes",
-    "NO",
-    "y",
-    "n",
-    "true",
-    "False",
-    "null",
-    "NULL",
-    "nan",
-    "inf",
-]
-STAY_PLAIN = [
-    "1.2.3",
-    "v1.2",
-    "v15",
-    "sha-1234567",
-    "2024-01-01-abc",
-    "15-rc1",
-    "abcdef1",
-    "1.2.3-4",
-    "main",
-    "latest",
-    "deadbeef",
-    "0x1G",
-    "nope",
-]
+NUMBERS = "15 1.10 1e10 12e4567 0123 010 1_000 0x1F 0o17 0b11 1. 1.5e3 12345678 685_230 0 00 _1 1e _"
+WORDS = "2024-01-01 on off On yes NO y n true False null NULL nan inf"
+NAMES = "1.2.3 v1.2 v15 sha-1234567 2024-01-01-abc 15-rc1 abcdef1 1.2.3-4 main latest deadbeef 0x1G nope"
+LOOK_LIKE_SOMETHING_ELSE = [*NUMBERS.split(), *WORDS.split()]
+STAY_PLAIN = NAMES.split()
 
 versions = st.from_regex(VERSION, fullmatch=True).filter(str.isascii)
 awkward = st.sampled_from(LOOK_LIKE_SOMETHING_ELSE + STAY_PLAIN)
@@ -210,6 +165,15 @@ def test_a_version_that_looks_like_something_else_is_quoted(version: str) -> Non
 def test_a_version_that_can_only_be_a_string_stays_plain(version: str) -> None:
     """No quotes appear where nobody needs them."""
     assert set_value(b"tag: v1 # x\n", "tag", version, path="v.yaml") == f"tag: {version} # x\n".encode()
+
+
+def test_several_keys_are_changed_at_once() -> None:
+    """Each in its own style and on its own line, also where two names lead to one place."""
+    text = b"image:\n  tag: 14\nsidecar: {tag: '14', other: 14}\nlist: [14]\n"
+    keys = ("sidecar.tag", "image.tag", "list[0]", 'image["tag"]')
+    assert set(read_values(text, keys, path="values.yaml").values()) == {"14"}
+    changed = set_values(text, keys, "15", path="values.yaml")
+    assert changed == b'image:\n  tag: "15"\nsidecar: {tag: \'15\', other: 14}\nlist: ["15"]\n'
 
 
 def test_json_stays_json() -> None:

@@ -106,4 +106,4 @@ def require(action: Action, held: frozenset[Role], promotion: Promotion) -> None
 
 def _refusal(action: Action, promotion: Promotion) -> str:
     who = " or ".join(sorted(role.value for role in PERMISSIONS[action].to))
-    return f"You may not {action} {promotion.title}: only its {who} may. The card says who that is."
+    return f"You may not {action} {promotion.title}: only the {who} may. The card says who that is."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bot.core import gates, people
 from bot.core import promotion as promotions
-from bot.core.catalog import Catalog, Target, checked_version
+from bot.core.catalog import Application, Catalog, Target, checked_version
 from bot.core.errors import Conflict, Refused, TargetBusy
 from bot.core.people import Action, Person
 from bot.core.ports import Change, Clock, Cluster, Directory, Store, ValuesRepository
@@ -206,12 +206,17 @@ class Promoter:
                     f"/promote {target.app} <version> {target.environment}"
                 )
             return version
-        facts = await asyncio.gather(
-            *(self.cluster.observe(source, application, refresh=False) for application in source.applications)
-        )
+        facts = await asyncio.gather(*(self._compared(source, each) for each in source.applications))
         live = gates.live_version(source, facts)
         gates.require_order(target, source, wanted=version or live, live=live)
         return checked_version(version or live)
+
+    async def _compared(self, target: Target, application: Application) -> ApplicationFacts:
+        """The facts; where Argo CD has not compared since its last operation, they are asked of it anew."""
+        facts = await self.cluster.observe(target, application, refresh=False)
+        if facts.is_fresh and facts.compares_spec:
+            return facts
+        return await self.cluster.observe(target, application, refresh=True)
 
     async def _create(self, promotion: Promotion, target: Target, delivery: str | None) -> Promotion:
         try:
@@ -263,6 +268,11 @@ class Promoter:
                     f"Nobody could approve this: {target.environment} needs {rule.minimum} of "
                     f"{len(rule.users)} named approvers, and you are one of them. Let somebody else ask."
                 )
+        if not target.policy.groups and len(target.policy.users - {person.id}) < target.policy.total:
+            raise Refused(
+                f"Nobody could approve this: {target.environment} needs {target.policy.total} of "
+                f"{len(target.policy.users)} named approvers, and you are one of them. Let somebody else ask."
+            )
 
     async def _change(self, promotion: Promotion, step: Callable[[Promotion], Promotion]) -> Promotion:
         """Apply one step and save it; on a conflict load again, apply again."""

@@ -59,7 +59,7 @@ def ci_message(target: Target, *, id: str, old: str, new: str) -> str:
 
 def _text(subject: str, body: str, trailers: list[tuple[str, str]]) -> str:
     lines = "\n".join(f"{name}: {one_line(value)}" for name, value in trailers)
-    return f"{subject}\n\n{body}\n\n{lines}\n"
+    return f"{one_line(subject)}\n\n{one_line(body)}\n\n{lines}\n"
 
 
 def signature(signer: Signer) -> str:

@@ -173,8 +173,8 @@ def _address(application: Application) -> tuple[str, dict[str, str]]:
 
 
 def _shows_workloads(facts: ApplicationFacts) -> bool:
-    """Would pods tell anything now: is it compared, and no sync or new comparison about to change the picture?"""
-    if facts.is_deleting or facts.tracks or facts.is_operating or not facts.is_fresh or not facts.revision:
+    """Would pods tell anything now: is something of git's applied, and nothing being applied?"""
+    if facts.is_deleting or facts.tracks or facts.is_operating or not facts.revision:
         return False
     was_synced = facts.operation is not None and facts.operation.phase == "Succeeded"
     return facts.sync == "Synced" or was_synced

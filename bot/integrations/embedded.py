@@ -63,9 +63,9 @@ class EmbeddedServer:
             if line is None:
                 return not _is_running(self._folder)
             with closing(line):
-                if not _is_alone(line):
+                # It answers only where it refuses, as while it writes its first file; then it goes on.
+                if not _is_alone(line) or line.ask("SHUTDOWN"):
                     return False
-                line.ask("SHUTDOWN")
             return _wait_until(lambda: not _is_running(self._folder), seconds=START_WITHIN)
 
 

@@ -23,18 +23,19 @@ from bot.core.ports import Author, Edit, Plan
 from bot.core.rollout import Relation
 from bot.integrations.cleanroom import CleanRoom, Credential
 from bot.integrations.mirror import REVISION, Mirror
-from bot.integrations.values import line_changes, read_value, set_value
+from bot.integrations.values import line_changes, read_values, set_values
 from bot.integrations.verdicts import GIT_HOST, Damaged
 
 __all__ = ["Credential", "GitRepository"]
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 NO_EMAIL = "promote-bot@users.noreply.invalid"
 MAX_TRIES = 10
 MAX_SECONDS = 60.0
 FETCH_EVERY = 3.0
-"""Seconds between two fetches for a revision that we do not know."""
+"""Seconds between two fetches for revisions that a fetch has not brought."""
 REMEMBERED = 4096
 
 _BRANCH = re.compile(r"(?![-/.])(?!.*(?:\.\.|@\{|//|/\.|\.lock(?:/|$)))[^\x00-\x20\x7f~^:?*\[\\]+(?<![/.])")
@@ -71,7 +72,9 @@ class GitRepository:
         self._timeout = timeout
         self._closing = threading.Event()
         self._branches: dict[tuple[str, str, str], _Branch] = {}
+        # History does not change, so what is known of two revisions stays true.
         self._relations: dict[tuple[object, ...], Relation] = {}
+        self._unknown: dict[str, None] = {}
 
     async def aclose(self) -> None:
         """End the threads and their processes; a push that is under way is awaited."""
@@ -91,6 +94,16 @@ class GitRepository:
 
         await self._on(target.repository, attempt)
 
+    async def current(self, target: Target) -> str:
+        """The version that the branch holds at the target's keys now."""
+        asked_at = time.monotonic()
+
+        def look(mirror: Mirror) -> str:
+            mirror.fetch(since=asked_at)
+            return _one_version(mirror.blob(mirror.tip, target.path), target)
+
+        return await self._on(target.repository, look)
+
     async def plan(self, target: Target, version: str, *, fresh: bool = True) -> Plan:
         """What a commit of `version` would change; `fresh` asks the remote for its tip first."""
         asked_at = time.monotonic()
@@ -100,15 +113,9 @@ class GitRepository:
                 mirror.fetch(since=asked_at)
             tip = mirror.tip
             before = mirror.blob(tip, target.path)
-            values = _values(before, target)
-            if len(set(values.values())) > 1:
-                found = ", ".join(f"{key} is {value}" for key, value in values.items())
-                raise Failed(
-                    f"The keys of {target.name} differ in {target.path}: {found}. Please make them equal."
-                )
-            after = _with(before, target, version)
+            after = set_values(before, target.keys, version, path=target.path)
             changes = line_changes(before, after, path=target.path)
-            return Plan(old_version=next(iter(values.values())), base=tip, changes=changes)
+            return Plan(old_version=_one_version(before, target), base=tip, changes=changes)
 
         return await self._on(target.repository, look)
 
@@ -124,7 +131,7 @@ class GitRepository:
             mirror.fetch(since=asked_at)
             return self._find(mirror, edit)
 
-        return await self._on(edit.target.repository, _only_unavailable(search))
+        return await self._ask(edit.target.repository, search)
 
     async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:
         """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?"""
@@ -135,28 +142,34 @@ class GitRepository:
         if not REVISION.fullmatch(revision):
             return Relation(contains=None)
 
+        now = time.monotonic()
+        since = now - FETCH_EVERY if revision in self._unknown else now
+
         def look(mirror: Mirror) -> Relation:
             author = mirror.author(revision)
             if author is None:
-                mirror.fetch(since=time.monotonic() - FETCH_EVERY)
+                mirror.fetch(since=since)
                 author = mirror.author(revision)
             if author is None:
                 return Relation(contains=None)
-            contains = mirror.contains(revision, commit)
+            holds_value = _holds(mirror, target, revision, version)
             return Relation(
-                contains=contains, holds_value=_holds(mirror, target, revision, version), author=author
+                contains=mirror.contains(revision, commit), holds_value=holds_value, author=author
             )
 
-        relation = await self._on(repository, _only_unavailable(look))
-        if relation.contains is not None:
-            self._remember(key, relation)
+        relation = await self._ask(repository, look)
+        if relation.contains is None:
+            _remember(self._unknown, revision, None)
+        else:
+            _remember(self._relations, key, relation)
         return relation
 
-    def _remember(self, key: tuple[object, ...], relation: Relation) -> None:
-        """What is known of two revisions never changes; the oldest answers make room."""
-        self._relations[key] = relation
-        while len(self._relations) > REMEMBERED:
-            del self._relations[next(iter(self._relations))]
+    async def _ask(self, repository: Repository, job: Callable[[Mirror], T]) -> T:
+        """A question about the past does not end a promotion: a refusal is one more reason to ask again."""
+        try:
+            return await self._on(repository, job)
+        except Failed as error:
+            raise Unavailable(GIT_HOST, str(error)) from error
 
     async def _on(self, repository: Repository, job: Callable[[Mirror], T]) -> T:
         if self._closing.is_set():
@@ -168,10 +181,9 @@ class GitRepository:
 
     def _mirror(self, repository: Repository) -> Mirror:
         _check(repository, is_local=repository.name in self._allow_local)
-        home = self._cache / "home"
         room = CleanRoom(
             url=repository.url,
-            home=home,
+            home=self._cache / "home",
             credential=self._credentials.get(repository.name),
             is_local=repository.name in self._allow_local,
             proxies=self._proxies,
@@ -181,28 +193,23 @@ class GitRepository:
         return Mirror(repository=repository, cache=self._cache, room=room)
 
     def _commit(self, mirror: Mirror, edit: Edit) -> str:
-        deadline = time.monotonic() + MAX_SECONDS
-        is_fresh = False
+        began_at = time.monotonic()
         for tries in range(MAX_TRIES):
-            if tries and (
-                self._closing.wait(secrets.randbelow(50 << tries) / 1000) or time.monotonic() > deadline
-            ):
+            if tries:
+                self._pause(tries)
+            if time.monotonic() - began_at > MAX_SECONDS:
                 break
             try:
                 tip, revision = self._build(mirror, edit)
             except (Stale, Failed):
-                if not is_fresh:
-                    mirror.fetch(since=time.monotonic())
-                # Our own push may have got through although nobody told us.
+                # An old copy proves nothing, and our own push may have got through although nobody told us.
+                mirror.fetch(since=began_at)
                 if own := self._find(mirror, edit):
                     return own
-                if is_fresh:
-                    raise
                 tip, revision = self._build(mirror, edit)
             if mirror.push(tip=tip, revision=revision):
                 return revision
             mirror.fetch(since=time.monotonic())
-            is_fresh = True
             if not mirror.contains(mirror.tip, tip):
                 raise Failed(
                     f"The branch {edit.target.repository.branch} was rewound; nothing was pushed. "
@@ -226,7 +233,7 @@ class GitRepository:
         revision = mirror.commit(
             parent=tip,
             path=target.path,
-            content=_with(before, target, edit.new),
+            content=set_values(before, target.keys, edit.new, path=target.path),
             author="{} <{}> {}".format(*identity(edit.author), at),
             committer="{} <{}> {}".format(*self._committer, at),
             message=edit.message,
@@ -285,7 +292,7 @@ class _Branch:
             raise Unavailable(GIT_HOST, f"{again}.", maybe_done=damage.unsure or again.unsure) from again
         except PromoteError as error:
             if damage.unsure:
-                raise Unavailable(GIT_HOST, f"{error}", maybe_done=True) from error
+                raise Unavailable(GIT_HOST, getattr(error, "detail", str(error)), maybe_done=True) from error
             raise
 
 
@@ -298,13 +305,15 @@ def identity(author: Author) -> tuple[str, str]:
 
 
 def _values(text: bytes, target: Target) -> dict[str, str]:
-    return {key: read_value(text, key, path=target.path) for key in target.keys}
+    return read_values(text, target.keys, path=target.path)
 
 
-def _with(text: bytes, target: Target, version: str) -> bytes:
-    for key in target.keys:
-        text = set_value(text, key, version, path=target.path)
-    return text
+def _one_version(text: bytes, target: Target) -> str:
+    values = _values(text, target)
+    if len(set(values.values())) > 1:
+        found = ", ".join(f"{key} is {value}" for key, value in values.items())
+        raise Failed(f"The keys of {target.name} differ in {target.path}: {found}. Please make them equal.")
+    return next(iter(values.values()))
 
 
 def _holds(mirror: Mirror, target: Target, revision: str, version: str) -> bool:
@@ -313,20 +322,15 @@ def _holds(mirror: Mirror, target: Target, revision: str, version: str) -> bool:
     return False
 
 
+def _remember(known: dict[K, T], key: K, value: T) -> None:
+    """Keep an answer; the oldest ones make room."""
+    known[key] = value
+    while len(known) > REMEMBERED:
+        del known[next(iter(known))]
+
+
 def _shutting_down() -> Unavailable:
     return Unavailable(GIT_HOST, "the bot is shutting down.")
-
-
-def _only_unavailable(job: Callable[[Mirror], T]) -> Callable[[Mirror], T]:
-    """A question about the past does not end a promotion: a refusal is one more reason to ask again."""
-
-    def ask(mirror: Mirror) -> T:
-        try:
-            return job(mirror)
-        except Failed as error:
-            raise Unavailable(GIT_HOST, str(error)) from error
-
-    return ask
 
 
 def _check(repository: Repository, *, is_local: bool) -> None:

@@ -34,14 +34,15 @@ end
 if saved == #changes then return {'OK', ''} end
 if saved > 0 then return {'CONFLICT', changes[1].id} end
 
-local owners = {}
+local owners, moved = {}, {}
 local function owner(slot)
   if owners[slot] == nil then owners[slot] = redis.call('GET', slot) end
   return owners[slot]
 end
+local function move(slot, id) owners[slot], moved[slot] = id, true end
 for _, change in ipairs(changes) do
   for _, slot in ipairs(change.gives) do
-    if owner(slot) == change.id then owners[slot] = false end
+    if owner(slot) == change.id then move(slot, false) end
   end
 end
 for _, change in ipairs(changes) do
@@ -49,13 +50,14 @@ for _, change in ipairs(changes) do
     local other = owner(slot)
     if other and other ~= change.id then
       return {slot == '{gp}:hold:' .. change.target and 'BUSY' or 'CONFLICT', other}
+    elseif not other then
+      move(slot, change.id)
     end
-    owners[slot] = change.id
   end
 end
 
-for slot, id in pairs(owners) do
-  if id then redis.call('SET', slot, id) else redis.call('DEL', slot) end
+for slot in pairs(moved) do
+  if owners[slot] then redis.call('SET', slot, owners[slot]) else redis.call('DEL', slot) end
 end
 for _, change in ipairs(changes) do
   local id, at = change.id, score(now)

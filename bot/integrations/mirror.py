@@ -34,7 +34,6 @@ FIRST_FETCH = 10
 """How many times longer the first fetch may take: it brings the whole history."""
 
 REVISION = re.compile(r"[0-9a-f]{40}")
-_FIELD, _RECORD = "\x1f", "\x1e"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +160,8 @@ class Mirror:
 
     def author(self, revision: str) -> str | None:
         """The name of a commit's author; None where the copy does not hold the commit."""
-        if (
-            not REVISION.fullmatch(revision)
-            or (found := self._find(revision)) is None
-            or found[0] != "commit"
-        ):
+        found = self._find(revision) if REVISION.fullmatch(revision) else None
+        if found is None or found[0] != "commit":
             return None
         name = re.search(rb"^author (.*?) ?<", found[1], re.MULTILINE)
         return name[1].decode(errors="replace") if name else "somebody"
@@ -173,10 +169,11 @@ class Mirror:
     def search(self, line: str, *, after: str) -> list[Logged]:
         """The commits whose message holds `line`, oldest first, after a revision, or in all where that is gone."""
         span = f"{after}..{self._ref}" if self.author(after) is not None else self._ref
-        layout = "%H%x1f%cn%x1f%ce%x1f%(trailers:only,unfold)%x1e"
+        # NUL is the one character that no commit can smuggle into a name or a message.
+        layout = "%H%x00%cn%x00%ce%x00%(trailers:only,unfold)%x00"
         grep = ("--fixed-strings", f"--grep={line}")
-        output = self._run("log", "--reverse", *grep, f"--format={layout}", span, "--")
-        return [_logged(record) for record in output.out.split(_RECORD) if record.strip()]
+        fields = iter(self._run("log", "--reverse", *grep, f"--format={layout}", span, "--").out.split("\0"))
+        return [_logged(*record) for record in zip(fields, fields, fields, fields, strict=False)]
 
     @property
     def _ref_file(self) -> Path:
@@ -264,21 +261,16 @@ class Mirror:
             entries = {name: (mode, place) for mode, name, place in _entries(raw)}
             mode, place = entries.get(part.encode(), (b"", 0))
             if not (mode == b"40000" if depth < len(folders) else mode.startswith(b"100")):
-                hint = (
-                    nearest(part, [name.decode(errors="replace") for name in entries][:2000])
-                    if not mode
-                    else ""
-                )
-                raise Failed(self._no_file(path, hint))
+                raise self._no_file(path, part, [] if mode else list(entries))
             object_id = raw[place : place + 20].hex()
             way.append((raw, place, object_id))
         return way
 
-    def _no_file(self, path: str, hint: str) -> str:
+    def _no_file(self, path: str, part: str, names: list[bytes]) -> Failed:
+        hint = nearest(part, [name.decode(errors="replace") for name in names[:2000]])
         hint = hint if len(hint) < 200 else ""
-        return (
-            f"There is no file {path} on the branch {self.repository.branch} of {self.repository.name}.{hint}"
-        )
+        name, branch = self.repository.name, self.repository.branch
+        return Failed(f"There is no file {path} on the branch {branch} of {name}.{hint}")
 
     def _read(self, object_id: str) -> tuple[str, bytes]:
         if (found := self._find(object_id)) is None:
@@ -305,8 +297,8 @@ class Mirror:
     def _ask(self, object_id: str) -> tuple[str, bytes]:
         stream = self._objects.stream(bytes.fromhex(object_id))
         if stream.size > MAX_BYTES:
-            self._detach()
-            self._attach()
+            while stream.read(1 << 20):
+                pass
             raise Failed(f"A file of {self.repository.name} is larger than {MAX_BYTES // 1_000_000} MB.")
         kind = stream.type.decode()
         content: bytes = stream.read()
@@ -335,10 +327,9 @@ def _entries(tree: bytes) -> Iterator[tuple[bytes, bytes, int]]:
         place = nul + 21
 
 
-def _logged(record: str) -> Logged:
-    revision, name, email, text = record.lstrip("\n").split(_FIELD)
-    pairs = [line.partition(":") for line in text.splitlines()]
+def _logged(revision: str, name: str, email: str, text: str) -> Logged:
     trailers: dict[str, str] = {}
-    for key, _, value in pairs:
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
         trailers.setdefault(key.strip(), value.strip())
-    return Logged(revision=revision, committer=(name, email), trailers=trailers)
+    return Logged(revision=revision.strip(), committer=(name, email), trailers=trailers)

@@ -236,11 +236,13 @@ class RedisStore:
         while True:
             try:
                 return await do()
-            except exceptions.RedisError as error:
+            except exceptions.RedisError as raised:
+                # A refused password arrives wrapped in an error of the connection.
+                error = raised.__cause__ if isinstance(raised.__cause__, exceptions.RedisError) else raised
                 tries -= 1
                 maybe_done = maybe_done or (writes and not _never_arrived(error))
                 if tries == 0 or not isinstance(error, _PASSING):
-                    raise Unavailable(SYSTEM, _words(error), maybe_done=maybe_done) from error
+                    raise Unavailable(SYSTEM, _words(error), maybe_done=maybe_done) from raised
 
 
 _PASSING = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError)

@@ -8,7 +8,7 @@ compared event by event. Whatever cannot be changed that way without guessing is
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ruamel.yaml.events import CollectionStartEvent, DocumentStartEvent, Event, ScalarEvent
@@ -17,7 +17,7 @@ from bot.core.errors import ValueNotEditable
 from bot.core.promotion import LineChange
 from bot.integrations.values_file import Located, ValuesFile
 
-__all__ = ["Located", "find_value", "line_changes", "read_value", "set_value"]
+__all__ = ["Located", "find_value", "line_changes", "read_value", "read_values", "set_value", "set_values"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _NOT_A_STRING = re.compile(
@@ -42,20 +42,33 @@ def read_value(text: bytes, key: str, *, path: str) -> str:
     return find_value(text, key, path=path).value
 
 
+def read_values(text: bytes, keys: Sequence[str], *, path: str) -> dict[str, str]:
+    """What `read_value` says of each key, for one parse."""
+    file = ValuesFile(text, path)
+    return {key: file.locate(key).value for key in keys}
+
+
 def set_value(text: bytes, key: str, version: str, *, path: str) -> bytes:
     """The file with `version` at `key`, and every other byte as it was. Raises `ValueNotEditable`."""
+    return set_values(text, (key,), version, path=path)
+
+
+def set_values(text: bytes, keys: Sequence[str], version: str, *, path: str) -> bytes:
+    """What `set_value` does, for each key at once."""
     before = ValuesFile(text, path)
-    located = before.locate(key)
-    # Go's parser and ours take a plain word in JSON; other readers of JSON do not.
-    style = '"' if path.endswith(".json") else located.style
-    written = _written(version, style)
-    if written is None:
-        raise ValueNotEditable(f"{path}:{located.line}: {version!r} cannot be written as a version.")
-    lead = b" " if located.start == located.end else b""
-    changed = text[: located.start] + lead + written.encode() + text[located.end :]
-    if not _differs_only_at(before.events, ValuesFile(changed, path).events, located.event, version):
+    places = {located.event: located for located in map(before.locate, keys)}
+    changed = text
+    for located in sorted(places.values(), key=lambda located: located.start, reverse=True):
+        # Go's parser and ours take a plain word in JSON; other readers of JSON do not.
+        style = '"' if path.endswith(".json") else located.style
+        written = _written(version, style)
+        if written is None:
+            raise ValueNotEditable(f"{path}:{located.line}: {version!r} cannot be written as a version.")
+        lead = b" " if located.start == located.end else b""
+        changed = changed[: located.start] + lead + written.encode() + changed[located.end :]
+    if not _differs_only_at(before.events, ValuesFile(changed, path).events, places.keys(), version):
         raise ValueNotEditable(
-            f"{path}:{located.line}: setting {key} would change more than its value. Please change it by hand."
+            f"{path}: setting {', '.join(keys)} would change more than the value. Please change it by hand."
         )
     return changed
 
@@ -81,20 +94,21 @@ def _written(version: str, style: str) -> str | None:
     return version
 
 
-def _differs_only_at(before: Sequence[Event], after: Sequence[Event], place: int, version: str) -> bool:
-    """Is everything the same but the value of the event at `place`, which is `version` now?"""
-    if len(before) != len(after):
-        return False
-    old, new = before[place], after[place]
+def _differs_only_at(
+    before: Sequence[Event], after: Sequence[Event], places: Collection[int], version: str
+) -> bool:
+    """Is everything the same but the values of the events at `places`, which are `version` now?"""
+    return len(before) == len(after) and all(
+        _became(old, new, version) if place in places else _content(old) == _content(new)
+        for place, (old, new) in enumerate(zip(before, after, strict=True))
+    )
+
+
+def _became(old: Event, new: Event, version: str) -> bool:
     return (
         isinstance(old, ScalarEvent)
         and isinstance(new, ScalarEvent)
         and (new.value, new.anchor, new.tag) == (version, old.anchor, old.tag)
-        and all(
-            _content(one) == _content(other)
-            for number, (one, other) in enumerate(zip(before, after, strict=True))
-            if number != place
-        )
     )
 
 

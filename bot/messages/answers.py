@@ -9,7 +9,7 @@ from bot.core.ports import Card
 from bot.core.promoter import Place
 from bot.core.promotion import Event, Promotion
 from bot.core.rollout import ApplicationFacts, running_version
-from bot.messages.mrkdwn import code, cut, escape, link, mention, moment, plain
+from bot.messages.mrkdwn import code, escape, link, listed, mention, moment, plain
 from bot.messages.thread import story
 
 HELP = """\
@@ -68,7 +68,7 @@ def pending(promotions: Sequence[tuple[Promotion, Card]]) -> str:
         f"{mention(promotion.requested_by.id)}, expires {moment(promotion.expires_at)}"
         for promotion, card in promotions
     ]
-    return cut("\n".join(["*Waiting for approval*", *lines]), 3900)
+    return listed(["*Waiting for approval*", *lines])
 
 
 def show(promotion: Promotion, card: Card, events: Sequence[Event]) -> str:
@@ -79,9 +79,9 @@ def show(promotion: Promotion, card: Card, events: Sequence[Event]) -> str:
             f"{code(promotion.old_version)} → {code(promotion.version)}, asked by "
             f"{mention(promotion.requested_by.id)}, {moment(promotion.requested_at)}"
         ),
-        story(promotion, events),
+        *story(promotion, events).splitlines(),
     ]
-    return cut("\n".join(lines), 3900)
+    return listed(lines)
 
 
 def status(places: Sequence[Place]) -> str:
@@ -93,7 +93,7 @@ def status(places: Sequence[Place]) -> str:
             app = place.target.app
             lines.append(f"*{escape(app)}*")
         lines.append(_place(place))
-    return cut("\n".join(lines), 3900) or "No app is configured."
+    return listed(lines) or "No app is configured."
 
 
 def _place(place: Place) -> str:

@@ -19,6 +19,7 @@ from bot.messages.mrkdwn import (
     link,
     mention,
     moment,
+    mrkdwn,
     plain,
     section,
     utc,
@@ -86,12 +87,16 @@ def _word(target: Target, promotion: Promotion) -> str:
 
 
 def _facts(target: Target, promotion: Promotion) -> Block:
-    source = "CI" if promotion.source == "ci" else promotion.source
-    fields = [
-        f"*Version*\n{code(promotion.old_version)} → {code(promotion.version)}",
-        f"*Way*\n{escape(source)} → *{escape(promotion.environment)}*",
-        f"*Asked by*\n{mention(promotion.requested_by.id)}",
-    ]
+    """What is asked; once it has ended, in one line."""
+    versions = f"{code(promotion.old_version)} → {code(promotion.version)}"
+    source = "CI" if promotion.source == "ci" else escape(promotion.source)
+    way = f"{source} → *{escape(promotion.environment)}*"
+    requester = mention(promotion.requested_by.id)
+    if promotion.phase.is_final:
+        approvers = ", ".join(mention(approval.by.id) for approval in promotion.approvals)
+        parts = [versions, way, f"asked by {requester}", *([f"approved by {approvers}"] if approvers else [])]
+        return section("  •  ".join(parts))
+    fields = [f"*Version*\n{versions}", f"*Way*\n{way}", f"*Asked by*\n{requester}"]
     if target.policy.needs_approval:
         fields.append(f"*Approvals*\n{_approvals(target, promotion)}")
         if promotion.phase is Phase.REQUESTED:
@@ -124,8 +129,8 @@ def _reason(promotion: Promotion) -> list[Block]:
 
 
 def _diff(promotion: Promotion) -> list[Block]:
-    """What exactly will change, or did; only as long as it is a question or a fact."""
-    if promotion.phase in (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.SUPERSEDED, Phase.STALE):
+    """What exactly will change; once it has ended, the commit tells it."""
+    if promotion.phase.is_final:
         return []
     parts = []
     for change in promotion.changes:
@@ -209,7 +214,7 @@ def _approve(target: Target, promotion: Promotion) -> Block:
     button = _button(promotion, Action.APPROVE, "Approve", style="primary")
     button["confirm"] = {
         "title": words(cut(f"Promote to {promotion.environment}?", 100)),
-        "text": {"type": "mrkdwn", "text": cut(text, 300)},
+        "text": mrkdwn(text, 300),
         "confirm": words("Approve"),
         "deny": words("Not yet"),
     }
@@ -255,4 +260,6 @@ def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
         parts += [f"{progress.name}: {progress.says}." for progress in look.applications]
     if promotion.ending:
         parts.append(f"{promotion.ending}.")
+    elif look.waits_for:
+        parts.append(f"{look.waits_for}.")
     return plain(" ".join(parts), 1500)

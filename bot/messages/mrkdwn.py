@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -48,6 +49,18 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def listed(lines: Sequence[str], limit: int = 3900) -> str:
+    """As many whole lines as fit, so that no link is cut in two, and how many more there are."""
+    shown: list[str] = []
+    room = limit - len("\n… and 9999 more")
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            return "\n".join([*shown, f"… and {len(lines) - len(shown)} more"])
+        shown.append(line)
+    return "\n".join(shown)
+
+
 def mention(user: str) -> str:
     """A person or a user group by id."""
     return f"<!subteam^{user}>" if user.startswith("S") else f"<@{user}>"
@@ -70,6 +83,11 @@ def utc(at: datetime) -> str:
     return at.strftime("%H:%M UTC, %-d %b %Y")
 
 
+def mrkdwn(text: str, limit: int) -> Block:
+    """A `mrkdwn` object. Verbatim, else Slack would link and mention what only looks like an address or a name."""
+    return {"type": "mrkdwn", "text": cut(text, limit), "verbatim": True}
+
+
 def header(text: str) -> Block:
     """The line that becomes the notification."""
     return {"type": "header", "text": {"type": "plain_text", "text": cut(text, 150), "emoji": True}}
@@ -77,17 +95,17 @@ def header(text: str) -> Block:
 
 def section(text: str) -> Block:
     """A paragraph of mrkdwn."""
-    return {"type": "section", "text": {"type": "mrkdwn", "text": cut(text, 3000)}}
+    return {"type": "section", "text": mrkdwn(text, 3000)}
 
 
 def facts(*fields: str) -> Block:
     """Facts side by side."""
-    return {"type": "section", "fields": [{"type": "mrkdwn", "text": cut(field, 2000)} for field in fields]}
+    return {"type": "section", "fields": [mrkdwn(field, 2000) for field in fields]}
 
 
 def footnote(text: str) -> Block:
     """Small grey text."""
-    return {"type": "context", "elements": [{"type": "mrkdwn", "text": cut(text, 3000)}]}
+    return {"type": "context", "elements": [mrkdwn(text, 2000)]}
 
 
 def words(text: str) -> dict[str, Any]:

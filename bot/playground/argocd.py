@@ -170,6 +170,15 @@ class SimulatedArgoCD:
         """Let the pods of the next rollout crash, of one application or of whichever rolls out first."""
         self._cluster.doom(application)
 
+    @property
+    def degrades_next(self) -> bool:
+        """Whether a rollout that has not begun yet is to crash."""
+        return self._cluster.awaits_doom
+
+    def spare_next_rollout(self) -> None:
+        """Take back `degrade_next_rollout`."""
+        self._cluster.spare()
+
     def fail_next_sync(self, application: str, message: str) -> None:
         """Let the application's next operation fail at its Deployment, with all of its retries."""
         self._controlled[application].syncer.failures.append(message)

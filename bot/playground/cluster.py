@@ -303,6 +303,15 @@ class Cluster:
                 return True
         return False
 
+    @property
+    def awaits_doom(self) -> bool:
+        """Whether some rollout that has not begun yet is to crash."""
+        return bool(self._doomed)
+
+    def spare(self) -> None:
+        """Let the coming rollouts go well after all."""
+        self._doomed.clear()
+
     def owned(self, owner: str) -> dict[Key, LiveObject]:
         """The objects of one application."""
         return {key: live for key, live in self._objects.items() if live.owner == owner}

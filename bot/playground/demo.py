@@ -30,13 +30,27 @@ GREETING = """
   Everything is simulated but git, the store and the bot. Ctrl-C ends it and leaves nothing behind.
 """
 
+GUIDE = (
+    "*CI built version* (on the right) writes 15 to dev; Argo CD rolls it out.",
+    "As *Dana*, send `/promote manual-app to stage` and watch its card until it is live.",
+    "Then `/promote manual-app to prod because fixes INC-42`. Try to approve it as Dana, Gus or Olga.",
+    "Approve it as *Amy*, and watch the commit, the values file and the pods.",
+    "Break things: the next rollout degrades, Argo CD goes down, the bot is killed.",
+)
+SUGGESTIONS = (
+    "/promote manual-app to stage",
+    "/promote manual-app to prod because fixes INC-42",
+    "/promote status",
+    "/promote pending",
+    "/promote help",
+)
+
 
 class DemoWorld:
     """What stands around the fake workspace, for the page."""
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
-        self._degrade_next = False
         self.touched_at = time.monotonic()
 
     async def snapshot(self) -> dict[str, object]:
@@ -65,12 +79,14 @@ class DemoWorld:
                 }
                 for commit in commits
             ],
+            "guide": list(GUIDE),
+            "suggestions": list(SUGGESTIONS),
             "applications": workshop.argocd.snapshot(),
             "bot": {"running": workshop.is_running, "starts": workshop.starts},
             "switches": {
                 "argocd_down": workshop.argocd.down,
                 "slack_limited": workshop.slack.limited,
-                "degrade_next": self._degrade_next,
+                "degrade_next": workshop.argocd.degrades_next,
             },
         }
 
@@ -84,8 +100,11 @@ class DemoWorld:
                 workshop.argocd.refresh("manual-app-dev", "normal")  # as the git host's webhook would
                 return said
             case "degrade_next":
+                if not value:
+                    workshop.argocd.spare_next_rollout()
+                    return "The next rollout goes well."
                 workshop.argocd.degrade_next_rollout()
-                return "The next rollout will degrade: its pods crash."
+                return "The pods of the next rollout will crash."
             case "argocd_down":
                 workshop.argocd.down = bool(value)
                 return "Argo CD answers 503 now." if value else "Argo CD is back."

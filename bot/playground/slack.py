@@ -116,6 +116,11 @@ class FakeSlack:
         self.delivery.events_url = url
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is a way to the bot: an address for HTTP, or an open socket."""
+        return self.events_url is not None or self.delivery.connections > 0
+
+    @property
     def bot_user(self) -> str:
         """The bot's user id."""
         return self.workspace.bot.id

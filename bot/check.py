@@ -1,0 +1,173 @@
+"""`python -m bot check`: try everything that the configuration and the environment name, and say what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from bot.app import Outside, open_outside, sealer
+from bot.core.catalog import Application, Target
+from bot.core.errors import PromoteError
+from bot.core.people import require_member
+from bot.integrations.slack import SCOPES
+from bot.settings import Settings
+
+WARN_BEFORE = timedelta(days=14)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing that was tried: `ok`, `warn` or `error`, and what was seen."""
+
+    what: str
+    level: str
+    says: str
+
+
+async def check(settings: Settings, *, say: Callable[[str], None]) -> bool:
+    """Try everything, say each result as it comes, and return whether nothing is an error."""
+    sound = True
+    async with open_outside(settings, may_embed=True) as outside:
+        async for line in _lines(outside):
+            say(f"{line.level:<6} {line.what:<34} {line.says}")
+            sound = sound and line.level != "error"
+    say(
+        "\nEverything is in place."
+        if sound
+        else "\nSomething has to be put right; see the lines that begin with error."
+    )
+    return sound
+
+
+async def _lines(outside: Outside) -> AsyncIterator[Line]:
+    catalog = outside.catalog
+    apps, targets = len(catalog.apps), len(catalog.targets)
+    yield Line(
+        what="configuration", level="ok", says=f"{apps} apps, {targets} targets, {catalog.fingerprint[:19]}…"
+    )
+    yield await _secrets(outside)
+    async for line in _store(outside):
+        yield line
+    for attempt in (_slack, _people, _repositories, _argocd, _targets):
+        async for line in attempt(outside):
+            yield line
+
+
+async def _secrets(outside: Outside) -> Line:
+    async def look() -> str:
+        settings = outside.settings
+        sealer(settings)
+        if settings.get("SLACK_APP_TOKEN"):
+            return "PROMOTE_SECRET and SLACK_APP_TOKEN are set: Socket Mode"
+        settings.require(
+            "SLACK_SIGNING_SECRET", "it proves that a request comes from Slack (or set SLACK_APP_TOKEN)."
+        )
+        return "PROMOTE_SECRET and SLACK_SIGNING_SECRET are set: HTTP"
+
+    return await _tried("secrets", look())
+
+
+async def _store(outside: Outside) -> AsyncIterator[Line]:
+    place = "REDIS_URL" if outside.settings.get("REDIS_URL") else f"embedded in {outside.settings.data_dir}"
+    try:
+        findings = await outside.store.soundness()
+    except PromoteError as error:
+        yield Line(what="store", level="error", says=str(error))
+        return
+    for finding in findings:
+        yield Line(what=f"store: {finding.name}", level=finding.level, says=finding.text)
+    yield Line(what="store: place", level="ok", says=place)
+
+
+async def _slack(outside: Outside) -> AsyncIterator[Line]:
+    async def scopes() -> str:
+        missing = SCOPES - await outside.directory.granted()
+        if missing:
+            raise PromoteError(
+                f"the token lacks {', '.join(sorted(missing))}; install the app anew with its manifest"
+            )
+        return f"workspace {await outside.directory.team()}, every scope is granted"
+
+    yield await _tried("slack: token", scopes())
+
+
+async def _people(outside: Outside) -> AsyncIterator[Line]:
+    policies = [target.policy for target in outside.catalog.targets]
+    for user in sorted({user for policy in policies for user in policy.users}):
+
+        async def person(user: str = user) -> str:
+            found = await outside.directory.person(user)
+            require_member(found)
+            return found.name
+
+        yield await _tried(f"slack: approver {user}", person())
+    for group in sorted({group for policy in policies for group in policy.groups}):
+
+        async def members(group: str = group) -> str:
+            found = await outside.directory.members(group)
+            if not found:
+                raise PromoteError("the group is empty, disabled or unknown, so nobody of it can approve")
+            return f"{len(found)} people"
+
+        yield await _tried(f"slack: group {group}", members())
+
+
+async def _repositories(outside: Outside) -> AsyncIterator[Line]:
+    first: dict[str, Target] = {}
+    for target in outside.catalog.targets:
+        first.setdefault(target.repository.name, target)
+    for name, target in first.items():
+
+        async def probe(target: Target = target) -> str:
+            await outside.gitops.probe(target)
+            return f"{target.repository.branch} can be read and pushed to"
+
+        yield await _tried(f"git: {name}", probe())
+
+
+async def _argocd(outside: Outside) -> AsyncIterator[Line]:
+    for server in sorted({each.server for target in outside.catalog.targets for each in target.applications}):
+
+        async def identity(server: str = server) -> str:
+            found = await outside.argocd.identity(server)
+            if not found.is_logged_in:
+                raise PromoteError("the token is not accepted; make a new one for the bot's account")
+            expiry = found.token_expires_at
+            if expiry and expiry - datetime.now(UTC) < WARN_BEFORE:
+                raise PromoteError(f"the token expires at {expiry:%Y-%m-%d %H:%M} UTC; make a new one")
+            return f"{found.version}, as {found.username}"
+
+        yield await _tried(f"argo cd: {server}", identity())
+
+
+async def _targets(outside: Outside) -> AsyncIterator[Line]:
+    lines = await asyncio.gather(*(_target(outside, target) for target in outside.catalog.targets))
+    for found in lines:
+        for line in found:
+            yield line
+
+
+async def _target(outside: Outside, target: Target) -> list[Line]:
+    async def value() -> str:
+        return f"{target.path}: {', '.join(target.keys)} is {await outside.gitops.current(target)}"
+
+    lines = [await _tried(target.name, value())]
+    for application in target.applications:
+
+        async def observed(application: Application = application) -> str:
+            facts = await outside.argocd.observe(target, application, refresh=False)
+            if facts.tracks:
+                raise PromoteError(f"it does not follow {target.path}: it tracks {facts.tracks}")
+            return f"{facts.sync}, {facts.health}"
+
+        lines.append(await _tried(f"{target.name}: {application.name}", observed()))
+    return lines
+
+
+async def _tried(what: str, attempt: Awaitable[str]) -> Line:
+    try:
+        return Line(what=what, level="ok", says=await attempt)
+    except PromoteError as error:
+        return Line(what=what, level="error", says=str(error))

@@ -1,0 +1,322 @@
+"""Everything that can stand between the bot and Argo CD: each wrong answer becomes the right error, without a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+from argocd_bench import TOKEN
+from rollout_cases import APPLICATION, TARGET
+
+from bot.core.errors import Failed, PromoteError, Unavailable
+from bot.core.facts import ApplicationFacts
+from bot.integrations.argocd import ArgoCD, Server
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+HERE = "/api/v1/applications/manual-app-prod"
+ANSWER = {"metadata": {"name": "manual-app-prod"}, "spec": {}, "status": {"sync": {"status": "Unknown"}}}
+
+
+class Door:
+    """A server that answers as it is told, and remembers who knocked."""
+
+    def __init__(self) -> None:
+        self.asked: list[web.Request] = []
+        self.answer: Handler = answering(json.dumps(ANSWER))
+        self.url = ""
+        self._runner: web.AppRunner | None = None
+
+    async def open(self) -> None:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self._hear)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def close(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+
+    async def _hear(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(request)
+        return await self.answer(request)
+
+
+def answering(text: str, kind: str = "application/json", status: int = 200, **headers: str) -> Handler:
+    async def answer(_: web.Request) -> web.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return web.Response(text=text, content_type=kind, status=status, headers=named)
+
+    return answer
+
+
+def saying(status: int, message: str, **headers: str) -> Handler:
+    """An error as Argo CD words it."""
+    body = {"error": message, "code": 2, "message": message}
+    return answering(json.dumps(body), status=status, **headers)
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Door]:
+    made = Door()
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def look(url: str, *, refresh: bool = False, token: str = TOKEN, **extra: Any) -> ApplicationFacts:
+    """One look by a client of its own, with little patience."""
+    argo = ArgoCD(
+        servers={"main": Server(url=url, token=token, **extra)},
+        call_limit=timedelta(seconds=0.2),
+        refresh_limit=timedelta(seconds=0.4),
+    )
+    try:
+        return await argo.observe(TARGET, APPLICATION, refresh=refresh)
+    finally:
+        await argo.aclose()
+
+
+async def trouble(url: str, **how: Any) -> PromoteError:
+    """The error that a look ends in; none of them holds the token."""
+    with pytest.raises(PromoteError) as caught:
+        await look(url, **how)
+    assert TOKEN not in str(caught.value)
+    return caught.value
+
+
+async def test_the_call_carries_token_project_and_extra_headers_below_the_servers_own_path(
+    door: Door,
+) -> None:
+    """An Argo CD with a root path, behind a proxy that wants a word of its own."""
+    await look(f"{door.url}/argo/", headers={"CF-Access-Client-Id": "bot"}, token=f"{TOKEN}\n")
+    (request,) = door.asked
+    assert request.path == f"/argo{HERE}"
+    assert dict(request.query) == {"project": "default"}
+    assert request.headers["Authorization"] == f"Bearer {TOKEN}"
+    assert request.headers["CF-Access-Client-Id"] == "bot"
+
+
+PAGE = "<html><body>Please sign in</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (answering(PAGE, "text/html"), "it answers 200 with text/html"),
+        (
+            answering("", status=307, Location="https://login.acme.example/?session=s3cret"),
+            "it answers 307 and sends to login.acme.example",
+        ),
+        (answering("", status=302, Location="/login"), "it answers 302 and sends to another path"),
+        (answering(PAGE, "text/html", 403), "it answers 403 with text/html"),
+        (answering("404 page not found", "text/plain", 404), "it answers 404 with text/plain"),
+        (answering("Invalid content type", "text/plain", 415), "it answers 415 with text/plain"),
+        (answering("{not json"), "it answers 200 with application/json"),
+        (answering("[]"), "answers unlike an Argo CD API"),
+        (answering("{}"), "answers unlike an Argo CD API"),
+        (answering('{"metadata": {"name": 7}}'), "answers unlike an Argo CD API"),
+    ],
+    ids=[
+        "login page",
+        "to TLS",
+        "to login",
+        "a guard",
+        "wrong path",
+        "415",
+        "cut off",
+        "list",
+        "empty",
+        "odd",
+    ],
+)
+async def test_what_is_no_argo_cd_api_is_called_so(door: Door, answer: Handler, said: str) -> None:
+    """A redirect is not followed and a page is not read: the address is wrong, or something stands before it."""
+    door.answer = answer
+    error = await trouble(door.url)
+    assert isinstance(error, Unavailable)
+    assert said in str(error)
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504])
+async def test_a_server_in_trouble_is_unavailable_with_its_own_words(door: Door, status: int) -> None:
+    """Trying again may help."""
+    door.answer = saying(status, "the cache lost its key")
+    error = await trouble(door.url)
+    assert isinstance(error, Unavailable)
+    assert f"answers {status}" in str(error)
+    assert "the cache lost its key" in str(error)
+
+
+async def test_a_proxys_error_page_is_not_shown(door: Door) -> None:
+    """Nobody wants to read HTML in Slack."""
+    door.answer = answering(PAGE, "text/html", 503)
+    assert str(await trouble(door.url)).endswith("answers 503 Service Unavailable")
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("86400", 300), ("soon", None), ("", None), ("Mon, 01 Jan 2001 00:00:00 GMT", 0)],
+)
+async def test_the_server_says_when_to_ask_again(door: Door, header: str, seconds: float | None) -> None:
+    """Retry-After is passed on, within reason."""
+    door.answer = saying(429, "slow down", Retry_After=header)
+    error = await trouble(door.url)
+    assert isinstance(error, Unavailable)
+    assert error.retry_after == seconds
+
+
+async def test_the_server_may_name_a_date_to_ask_again(door: Door) -> None:
+    """Proxies do."""
+    at = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    door.answer = saying(503, "maintenance", Retry_After=at)
+    error = await trouble(door.url)
+    assert isinstance(error, Unavailable)
+    assert error.retry_after == pytest.approx(60, abs=5)
+
+
+async def test_nobody_at_the_address_is_unavailable() -> None:
+    """A refused connection, in the system's words."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    error = await trouble(url)
+    assert isinstance(error, Unavailable)
+    assert "cannot be reached" in str(error)
+
+
+async def hang(_: web.Request) -> web.Response:
+    await asyncio.Event().wait()
+    return web.Response()
+
+
+async def test_a_server_that_hangs_is_unavailable(door: Door) -> None:
+    """After the limit, which the message names."""
+    door.answer = hang
+    error = await trouble(door.url)
+    assert isinstance(error, Unavailable)
+    assert "did not answer within 0.2 s" in str(error)
+
+
+@pytest.mark.parametrize(
+    "late",
+    [hang, saying(500, "application refresh deadline exceeded"), answering(PAGE, "text/html", 504)],
+    ids=["hangs", "deadline", "a proxy's patience"],
+)
+async def test_a_refresh_that_takes_too_long_is_followed_by_a_plain_look(door: Door, late: Handler) -> None:
+    """It proves nothing: the comparison may come any moment, or never."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await (late if "refresh" in request.query else answering(json.dumps(ANSWER)))(request)
+
+    door.answer = answer
+    assert (await look(door.url, refresh=True)).sync == "Unknown"
+    assert [request.query.get("refresh") for request in door.asked] == ["normal", None]
+
+
+async def test_at_most_four_calls_are_under_way_and_refreshes_leave_room(door: Door) -> None:
+    """A slow Argo CD is not helped by more questions, and waiting for comparisons must not block looks."""
+    release, under_way, most = asyncio.Event(), 0, 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal under_way, most
+        if "refresh" not in request.query:
+            return await answering(json.dumps(ANSWER))(request)
+        under_way += 1
+        most = max(most, under_way)
+        await release.wait()
+        under_way -= 1
+        return await answering(json.dumps(ANSWER))(request)
+
+    door.answer = answer
+    argo = ArgoCD(servers={"main": Server(url=door.url, token=TOKEN)})
+    refreshes = [asyncio.create_task(argo.observe(TARGET, APPLICATION, refresh=True)) for _ in range(5)]
+    looks = [argo.observe(TARGET, APPLICATION, refresh=False) for _ in range(20)]
+    async with asyncio.timeout(5):
+        assert len(await asyncio.gather(*looks)) == 20
+        release.set()
+        await asyncio.gather(*refreshes)
+    assert most == 2
+    await argo.aclose()
+
+
+async def test_an_anonymous_answer_means_that_the_token_expired(door: Door) -> None:
+    """With anonymous access, Argo CD does not refuse an expired token: it forgets who asks."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/userinfo"):
+            return await answering("{}")(request)
+        return await saying(403, "permission denied")(request)
+
+    door.answer = answer
+    error = await trouble(door.url)
+    assert isinstance(error, Failed)
+    assert "expired or was revoked" in str(error)
+
+
+async def test_another_refusal_is_told_in_argo_cds_words(door: Door) -> None:
+    """And in no more than 300 characters of them, without credentials."""
+    door.answer = saying(400, f"cannot clone https://bot:hunter2@git.acme.example/x {TOKEN} {'why ' * 200}")
+    error = await trouble(door.url)
+    assert isinstance(error, Failed)
+    assert "cannot clone https://git.acme.example/x *** why" in str(error)
+    assert "hunter2" not in str(error)
+    assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize("token", ["two words.a.b", "clé.a.b", "a.b\nX-Admin: yes"])
+def test_a_token_that_no_header_can_hold_is_refused_at_once(token: str) -> None:
+    """A wrong secret is an error of the start, and is not printed."""
+    with pytest.raises(Failed, match="holds characters that no token has") as caught:
+        ArgoCD(servers={"main": Server(url="https://argocd.acme.example", token=token)})
+    assert token not in str(caught.value)
+
+
+def test_a_server_does_not_print_its_secrets() -> None:
+    """Configurations are logged now and then."""
+    server = Server(url="https://argocd.acme.example", token=TOKEN, headers={"X-Key": "hunter2"})
+    assert TOKEN not in repr(server)
+    assert "hunter2" not in repr(server)
+
+
+async def test_the_user_in_an_address_is_neither_sent_nor_shown(door: Door) -> None:
+    """The token alone says who we are."""
+    door.answer = saying(500, "broken")
+    error = await trouble(door.url.replace("http://", "http://bot:hunter2@"))
+    assert "hunter2" not in str(error)
+    assert door.asked[0].headers["Authorization"] == f"Bearer {TOKEN}"
+
+
+@pytest.mark.parametrize(
+    ("claims", "expires"),
+    [
+        ({"exp": 1_790_000_000}, datetime.fromtimestamp(1_790_000_000, tz=UTC)),
+        ({"sub": "promote-bot"}, None),
+        ({"exp": "never"}, None),
+        ([], None),
+    ],
+)
+async def test_the_identity_tells_when_the_token_ends(
+    door: Door, claims: object, expires: datetime | None
+) -> None:
+    """So that the check command can warn in time."""
+    door.answer = answering('{"Version": "v3.5.1", "loggedIn": true, "username": "promote-bot"}')
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    argo = ArgoCD(servers={"main": Server(url=door.url, token=f"header.{payload}.signature")})
+    identity = await argo.identity("main")
+    await argo.aclose()
+    assert (identity.version, identity.username, identity.token_expires_at) == (
+        "v3.5.1",
+        "promote-bot",
+        expires,
+    )

@@ -1,0 +1,252 @@
+"""Looks at a rollout one after the other: holds, graces and time limits, and when to ask and look again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from rollout_cases import (
+    LATER,
+    POLICY,
+    PUSHED_AT,
+    Following,
+    after,
+    been,
+    case,
+    facts,
+    operation,
+    pod,
+    syncing,
+    unnoticed,
+    workloads,
+)
+
+from bot.core.facts import ApplicationFacts, Unseen
+from bot.core.progress import Look, Stage, next_look, wants_refresh
+from bot.core.rollout import decide
+
+
+def test_a_rollout_that_goes_well_is_live_after_the_hold() -> None:
+    """From the push to the end, with each stage in its order."""
+    following = Following()
+    seen = [
+        following.look(0, unnoticed()),
+        following.look(2, syncing()),
+        following.look(4, facts(sync="OutOfSync", operation=operation(finished_at=after(4))), compared=False),
+        following.look(6, facts(health="Progressing")),
+        following.look(8, facts()),
+        following.look(18, facts()),
+    ]
+    assert seen == [
+        Stage.UNNOTICED,
+        Stage.SYNCING,
+        Stage.SETTLING,
+        Stage.ROLLING_OUT,
+        Stage.CONFIRMING,
+        Stage.LIVE,
+    ]
+    assert following.progress
+    assert following.progress.says == "synced and healthy, every pod runs it"
+    assert following.progress.pods == "1 of 1 pods ready"
+
+
+def test_the_hold_ends_at_its_very_second_and_not_before() -> None:
+    """Ten seconds of health, and the look that ends them asks for a new comparison."""
+    following = Following()
+    following.look(0, facts())
+    assert following.look(9.9, facts()) is Stage.CONFIRMING
+    assert following.look(10, facts()) is Stage.LIVE
+    assert following.refreshed_at == [0, 10]
+
+
+def test_a_lost_refresh_keeps_the_hold_until_one_is_answered() -> None:
+    """Argo CD loses a refresh that comes during a comparison: only a newer stamp proves that it looked again."""
+    following = Following()
+    following.look(0, facts())
+    stale = replace(facts(), reconciled_at=after(0))
+    assert following.look(10, stale, compared=False) is Stage.CONFIRMING
+    assert following.look(24, stale, compared=False) is Stage.CONFIRMING
+    assert following.look(25, facts()) is Stage.LIVE
+    assert following.refreshed_at == [0, 10, 25]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        facts(health="Progressing"),
+        facts(workloads=None),
+        facts(workloads=workloads(pod("14"))),
+        syncing(),
+        Unseen(name="manual-app-prod", reason="Argo CD is not available", is_final=False),
+    ],
+    ids=["progressing", "pods not read", "an old pod", "another sync", "unseen"],
+)
+def test_the_hold_begins_anew_after_anything_else(between: ApplicationFacts | Unseen) -> None:
+    """Health must last without a break that anybody saw."""
+    following = Following()
+    following.look(0, facts())
+    following.look(5, between)
+    assert following.every([6, 11, 15.9], facts()) is Stage.CONFIRMING
+    assert following.look(16, facts()) is Stage.LIVE
+
+
+def test_commits_of_others_do_not_restart_the_hold() -> None:
+    """In a busy repository the revision moves on all the time; while it keeps our value, health is what counts."""
+    following = Following()
+    following.look(0, facts())
+    assert following.look(10, facts(revision=LATER)) is Stage.LIVE
+    assert following.progress
+    assert following.progress.says == "live as part of cccccccc by Sam, every pod runs it"
+
+
+def test_live_says_what_waits_behind_it_and_what_was_not_checked() -> None:
+    """A later commit that is not synced yet is named, and an application without pods says so."""
+    following = Following()
+    found = facts(sync="OutOfSync", revision=LATER, workloads=workloads())
+    assert following.every([0, 10], found) is Stage.LIVE
+    assert following.progress
+    assert following.progress.says == (
+        "synced and healthy, it has no pods to check; cccccccc by Sam waits to be synced"
+    )
+
+
+PATIENCE = {
+    Stage.DEGRADED: facts(health="Degraded", health_message="crash loop"),
+    Stage.MISMATCH: facts(workloads=workloads(pod("14"))),
+    Stage.COMPARING: unnoticed(sync="Unknown", errors=("no such file",)),
+}
+
+
+@pytest.mark.parametrize(("stage", "found"), PATIENCE.items(), ids=[str(stage) for stage in PATIENCE])
+def test_a_bad_sign_fails_after_a_minute_of_it_over_two_comparisons(
+    stage: Stage, found: ApplicationFacts
+) -> None:
+    """A flap, a stumbling git host, a slow old pod heal; a minute, and Argo CD's second word on it, do not."""
+    following = Following()
+    assert following.every([0, 30, 59.9], found) is stage
+    unchanged = replace(found, reconciled_at=after(0))
+    assert following.look(60, unchanged, compared=False) is stage
+    assert following.look(75, found) is Stage.FAILED
+
+
+@pytest.mark.parametrize(("stage", "found"), PATIENCE.items(), ids=[str(stage) for stage in PATIENCE])
+def test_a_bad_sign_that_passes_is_forgiven(stage: Stage, found: ApplicationFacts) -> None:
+    """After a recovery the minute begins anew."""
+    following = Following()
+    following.every([0, 59], found)
+    assert following.look(60, facts()) is Stage.CONFIRMING
+    assert following.every([61, 120.9], found) is stage
+
+
+def test_not_picked_up_is_an_end_after_its_time() -> None:
+    """Ten minutes without notice, by the policy; one second less is still hope."""
+    assert decide(unnoticed(), case(599)).stage is Stage.UNNOTICED
+    late = decide(unnoticed(), case(600))
+    assert late.stage is Stage.FAILED
+    assert late.says == "not picked up: Argo CD has not noticed the commit for 10 minutes"
+
+
+def test_whatever_still_goes_on_at_the_time_limit_has_timed_out() -> None:
+    """The end says in which stage, and what was missing."""
+    found = facts(health="Progressing", health_message="1 of 3 updated")
+    assert decide(found, case(1199)).stage is Stage.ROLLING_OUT
+    late = decide(found, case(1200))
+    assert (late.stage, late.says) == (Stage.FAILED, "timed out while rolling out: 1 of 3 updated")
+
+
+def test_an_argo_cd_that_does_not_answer_decides_nothing() -> None:
+    """It is followed on, with the length of the silence after five minutes, until the time is up."""
+    following = Following()
+    unseen = Unseen(name="manual-app-prod", reason="Argo CD is not available: 503", is_final=False)
+    following.look(0, facts(health="Progressing"))
+    assert following.every([10, 299], unseen) is Stage.UNREACHABLE
+    assert following.progress
+    assert following.progress.says == "Argo CD is not available: 503; the commit is pushed"
+    assert following.progress.pods == ""
+    following.look(300, unseen)
+    assert following.progress.says == "Argo CD is not available: 503, for 5 minutes; the commit is pushed"
+    assert following.look(1199, unseen) is Stage.UNREACHABLE
+    assert following.look(1200, unseen) is Stage.FAILED
+    assert "nobody knows whether it is live" in following.progress.says
+
+
+def test_a_refusal_to_tell_is_an_end_that_claims_nothing() -> None:
+    """An expired token says nothing about the rollout, and waiting will not help."""
+    unseen = Unseen(name="manual-app-prod", reason="the token for Argo CD expired", is_final=True)
+    progress = decide(unseen, case())
+    assert progress.stage is Stage.FAILED
+    assert (
+        progress.says
+        == "nobody knows whether it is live: the token for Argo CD expired; the commit is pushed"
+    )
+
+
+@pytest.mark.parametrize("end", [Stage.LIVE, Stage.FAILED, Stage.SUPERSEDED])
+def test_an_end_stays_an_end(end: Stage) -> None:
+    """Whatever is seen later, while other applications of the target are still followed."""
+    ended = been(end, since=20)
+    assert decide(facts(health="Degraded"), case(30, before=ended)) == ended
+    assert not wants_refresh(ended, now=after(99), policy=POLICY)
+
+
+def test_pods_in_trouble_are_named_at_once() -> None:
+    """Nobody waits ten minutes for Degraded to learn of a crash loop; pods on their way out are not counted."""
+    broken = pod(is_ready=False, trouble="CrashLoopBackOff (3 restarts)")
+    leaving = pod("14", is_terminating=True, is_ready=False)
+    found = facts(health="Progressing", workloads=workloads(pod(), broken, leaving))
+    assert decide(found, case()).pods == "1 of 2 pods ready, CrashLoopBackOff (3 restarts)"
+
+
+def test_an_unnoticed_commit_is_asked_for_quickly_and_then_each_minute() -> None:
+    """At once, four times at fifteen seconds, then once a minute: a refresh can be lost."""
+    following = Following()
+    for now in range(0, 200, 5):
+        following.look(now, unnoticed())
+    assert following.refreshed_at == [0, 15, 30, 45, 60, 120, 180]
+
+
+def test_what_settles_is_asked_for_at_each_look_but_not_for_ever() -> None:
+    """Two seconds apart for half a minute, then as seldom as everything else."""
+    assert wants_refresh(been(Stage.SETTLING, since=0, refreshed_at=after(1)), now=after(3), policy=POLICY)
+    assert not wants_refresh(
+        been(Stage.SETTLING, since=0, refreshed_at=after(30)), now=after(33), policy=POLICY
+    )
+
+
+@pytest.mark.parametrize(
+    "stage", [Stage.SYNCING, Stage.BEHIND, Stage.ROLLING_OUT, Stage.PAUSED, Stage.UNREACHABLE]
+)
+def test_what_moves_by_itself_is_left_alone(stage: Stage) -> None:
+    """Argo CD tells of each change of these without being asked, or could not be asked at all."""
+    assert not wants_refresh(been(stage, since=0, refreshed_at=after(0)), now=after(500), policy=POLICY)
+
+
+@pytest.mark.parametrize(("age", "pace"), [(5, 2), (121, 10), (601, 20)])
+def test_looks_come_closely_at_first(age: float, pace: float) -> None:
+    """Two, ten, twenty seconds apart."""
+    look = Look(applications=(been(Stage.ROLLING_OUT, since=0),))
+    found = next_look(look, committed_at=PUSHED_AT, now=after(age), policy=POLICY)
+    assert found == timedelta(seconds=pace)
+
+
+def test_the_next_look_comes_when_a_hold_ends() -> None:
+    """Not two seconds late, and never closer than half a second."""
+    look = Look(applications=(been(Stage.ROLLING_OUT, since=0), been(Stage.CONFIRMING, since=640)))
+    waits = [
+        next_look(look, committed_at=PUSHED_AT, now=after(now), policy=POLICY).total_seconds()
+        for now in (641, 649.9, 650)
+    ]
+    assert waits == [9, 0.5, 20]
+
+
+def test_a_silent_argo_cd_is_asked_more_and_more_seldom() -> None:
+    """Up to fifteen seconds apart; one application that answers keeps the pace of all."""
+    silent = been(Stage.UNREACHABLE, since=0)
+    both = Look(applications=(silent, been(Stage.ROLLING_OUT, since=0)))
+    waits = [
+        next_look(Look(applications=(silent,)), committed_at=PUSHED_AT, now=after(now), policy=POLICY)
+        for now in (1, 8, 100)
+    ]
+    assert [wait.total_seconds() for wait in waits] == [2, 8, 15]
+    assert next_look(both, committed_at=PUSHED_AT, now=after(100), policy=POLICY) == timedelta(seconds=2)
