@@ -1,7 +1,10 @@
-"""Small values of the core for tests: people, targets, a catalog, and a promotion in any phase."""
+"""Small values of the core for tests (people, targets, a promotion in any phase), and golden files."""
 
+import difflib
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from bot.core.catalog import Application, ApprovalRule, Catalog, Policy, Repository, RolloutPolicy, Target
@@ -111,3 +114,18 @@ def in_phase(phase: Phase, where: Target = PROD, **changes: Any) -> Promotion:
         Phase.FAILED: lambda: committed.fail(at=later, why="sync failed: Deployment/manual-app: no space"),
     }
     return ends[phase]()
+
+
+def same_as_golden(name: str, text: str) -> None:
+    """Fail with a diff unless the golden file holds exactly this text; `GOLDEN=write` renews it."""
+    file = Path(__file__).parent / "golden" / name
+    if os.environ.get("GOLDEN") == "write":
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8", newline="")
+    hint = (
+        f"Where the change is meant, renew it: GOLDEN=write make test, and look at the diff of {file.name}."
+    )
+    assert file.exists(), f"There is no golden file {file.name}. {hint}"
+    golden = file.read_text(encoding="utf-8")
+    diff = difflib.unified_diff(golden.splitlines(), text.splitlines(), f"golden/{name}", "now", lineterm="")
+    assert golden == text, "\n".join([f"The text differs from golden/{name}. {hint}", *diff])

@@ -1,27 +1,29 @@
 """The engine, with everything real but Slack, Argo CD and the clock: from each phase it goes on as the rules say."""
 
 import asyncio
-import json
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from world import AMY, BEN, DANA, GROUP, NOON, World, push, world_in
 
 from bot.core.advance import Engine
 from bot.core.catalog import Application, Target
 from bot.core.errors import Refused, Unavailable
-from bot.core.ports import Card, Change, Edit, Plan
-from bot.core.promotion import Approval, Phase, Promotion, Signer
-from bot.core.rollout import ApplicationFacts, Look
+from bot.core.ports import Author, Change, Edit, Plan
+from bot.core.promotion import Approval, Phase, Promotion, PromotionId, Signer
+from bot.core.rollout import ApplicationFacts
 from bot.integrations.argocd import ArgoCD, Server
 from bot.integrations.gitops import GitRepository
-from bot.integrations.slack import SlackAnnouncer, SlackDirectory
+from bot.integrations.slack import SlackDirectory
 from bot.integrations.store import RedisStore, connect
+from bot.messages.thread import story
 from bot.playground import repository as sample
 
 DEFAULTS = {
@@ -442,3 +444,432 @@ async def test_slack_away_before_the_commit_is_waited_for(world: World) -> None:
     assert ((await world.find(id)).phase, world.commits(id)) == (Phase.APPROVED, [])
     world.slack.down = False
     await world.advance_until(id, Phase.COMMITTED)
+
+
+# --- a newer promotion takes the place of an older one
+
+
+class RememberingStore(RedisStore):
+    """The real store; it remembers which phases were saved together."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(connect(url, quick=False))
+        self.saved: list[set[Phase]] = []
+
+    async def save(self, changes: Sequence[Change], *, holds: bool) -> None:
+        """Save, and remember."""
+        await super().save(changes, holds=holds)
+        self.saved.append({change.after.phase for change in changes})
+
+
+async def _deploy_to_stage(world: World) -> None:
+    """Bring 16 to stage, so that prod may have it."""
+    id = await world.request("stage")
+    await world.advance_until(id, Phase.LIVE)
+
+
+async def test_a_newer_commit_supersedes_the_older_in_the_same_save(world: World) -> None:
+    """There is no moment at which two promotions of one target are followed, or none is."""
+    await _deploy_to_stage(world)
+    world.argocd.deaf = True
+    old = await world.promoter.request(
+        app="manual-app", environment="prod", version=None, reason=None, user=DANA
+    )
+    await world.promoter.approve(old.id, user=AMY)
+    await world.advance_until(old.id, Phase.COMMITTED)
+    world.push_by_hand("prod", "14")
+    new = await world.request(reason="again")
+    await world.promoter.approve(new, user=BEN)
+    store = RememberingStore(world.redis_url)
+    engine = world.new_engine(store=store)
+    for _ in range(6):
+        await world.advance(new, engine)
+    await store.aclose()
+    assert {Phase.COMMITTED, Phase.SUPERSEDED} in store.saved
+    assert await world.store.followed(world.target()) == new
+    ended = await world.rest(old.id)
+    assert (ended.phase, ended.ending) == (Phase.SUPERSEDED, f"{new} brought 16")
+    assert "Superseded" in await world.shown(old.id)
+
+
+async def test_a_later_change_by_hand_supersedes_it(world: World) -> None:
+    """Somebody pushes another version over it while it rolls out: it says who, and ends."""
+    id = await world.committed()
+    world.push_by_hand("prod", "13")
+    promotion = await world.rest(id)
+    assert promotion.phase is Phase.SUPERSEDED
+    assert "by Sam Okafor changed the version again" in (promotion.ending or "")
+
+
+async def test_in_the_first_environment_the_newest_wins(world: World) -> None:
+    """Dev is never held: of two requests at once, the later one is what dev runs at last."""
+    first = await world.request("dev", "17")
+    second = await world.request("dev", "18")
+    await world.rest(first)
+    await world.rest(second)
+    assert world.value("dev") == "18"
+
+
+# --- how a rollout ends
+
+
+async def test_a_degraded_rollout_fails(world: World) -> None:
+    """Pods that crash end it, after the grace, with their trouble on the card."""
+    id = await world.committed()
+    world.argocd.degrade_next_rollout("manual-app-prod")
+    promotion = await world.rest(id)
+    assert promotion.phase is Phase.FAILED
+    assert "degraded" in (promotion.ending or "")
+    shown = await world.shown(id)
+    assert "Failed: manual-app 15 → prod" in shown
+    assert "promotion_ask_again" in shown
+    assert world.clock.at - (promotion.committed_at or NOON) >= timedelta(seconds=8)
+
+
+async def test_a_failed_sync_fails(world: World) -> None:
+    """Argo CD's own words stand on the card."""
+    id = await world.committed()
+    world.argocd.fail_next_sync("manual-app-prod", "admission webhook denied the request")
+    promotion = await world.rest(id)
+    assert promotion.phase is Phase.FAILED
+    assert "sync failed: " in (promotion.ending or "")
+    assert "admission webhook denied the request" in await world.shown(id)
+
+
+async def test_a_commit_that_is_not_picked_up_fails(world: World) -> None:
+    """Argo CD answers, but never notices the commit."""
+    world.argocd.deaf = True
+    id = await world.committed()
+    promotion = await world.rest(id)
+    assert promotion.phase is Phase.FAILED
+    assert "not picked up" in (promotion.ending or "")
+    waited = (promotion.ended_at or NOON) - (promotion.committed_at or NOON)
+    assert timedelta(minutes=2) <= waited < timedelta(minutes=3)
+
+
+async def test_a_rollout_that_never_ends_times_out(tmp_path: Path, redis_url: str) -> None:
+    """Where somebody would have to press Sync, it says so, and gives up when the time is up."""
+    async with world_in(tmp_path, redis_url, automated=False) as world:
+        id = await world.committed()
+        for _ in range(3):
+            await world.advance(id)
+            world.passes(3)
+        assert "somebody has to press Sync" in await world.show(id)
+        promotion = await world.rest(id)
+    assert promotion.phase is Phase.FAILED
+    assert "timed out while waiting" in (promotion.ending or "")
+
+
+# --- bugs of ours
+
+
+class BrokenPlan(GitRepository):
+    """A writer with a bug in the way to the commit."""
+
+    async def plan(self, target: Target, version: str, *, fresh: bool = True) -> Plan:
+        """Break."""
+        raise KeyError(target.name)
+
+
+class BrokenFind(GitRepository):
+    """A writer that cannot look for its own commit."""
+
+    async def find(self, edit: Edit) -> str | None:
+        """Break."""
+        raise KeyError(edit.promotion)
+
+
+class BrokenLook(ArgoCD):
+    """A reader with a bug in what it makes of Argo CD's answers."""
+
+    async def observe(self, target: Target, application: Application, *, refresh: bool) -> ApplicationFacts:
+        """Break."""
+        raise KeyError(application.name)
+
+
+class BrokenGroups(SlackDirectory):
+    """A directory with a bug in reading user groups."""
+
+    async def members(self, group: str) -> frozenset[str]:
+        """Break."""
+        raise KeyError(group)
+
+
+async def _advance_like_a_worker(world: World, id: str, engine: Engine, *, reference: str) -> None:
+    with pytest.raises(KeyError):
+        await world.advance(id, engine)
+    await engine.broke(id, reference=reference)
+
+
+def _broken_writer(world: World, kind: type[GitRepository]) -> GitRepository:
+    return kind(
+        cache=world.folder / "broken",
+        committer=Author(name="promote-bot", email="promote-bot@users.noreply.invalid"),
+        allow_local=frozenset({"gitops"}),
+    )
+
+
+async def test_a_bug_before_the_commit_fails_after_three_tries(world: World) -> None:
+    """The person gets a reference, not a traceback; nothing was committed, and it may be asked for again."""
+    id = await world.approved()
+    engine = world.new_engine(values=_broken_writer(world, BrokenPlan))
+    for reference in ("aaa111", "bbb222"):
+        await _advance_like_a_worker(world, id, engine, reference=reference)
+        assert (await world.find(id)).phase is Phase.APPROVED
+        assert f"ref {reference}" in await _card_of_a_healthy_worker(world, id)
+    await _advance_like_a_worker(world, id, engine, reference="ccc333")
+    promotion = await world.find(id)
+    assert (promotion.phase, promotion.ending) == (
+        Phase.FAILED,
+        "Something broke on our side (ref ccc333)",
+    )
+    assert "ref ccc333" in await world.show(id)
+    assert world.commits(id) == []
+
+
+async def _card_of_a_healthy_worker(world: World, id: str) -> str:
+    """Show the card without taking a step."""
+    world.passes(3)
+    promotion, look = await world.find(id), await world.store.look(id)
+    await world.engine.announcing.bring_up(promotion, world.target(), look)
+    return await world.shown(id)
+
+
+async def test_a_bug_while_following_fails_after_three_tries(world: World) -> None:
+    """The commit stands, and the card says that the rest is unknown because of us."""
+    id = await world.committed()
+    broken = BrokenLook(servers={"main": Server(url=world.argocd.url, token="a.b.c")})
+    engine = world.new_engine(cluster=broken)
+    for reference in ("aaa111", "bbb222", "ccc333"):
+        assert (await world.find(id)).phase is Phase.COMMITTED
+        await _advance_like_a_worker(world, id, engine, reference=reference)
+    await broken.aclose()
+    assert (await world.find(id)).phase is Phase.FAILED
+
+
+async def test_a_bug_while_the_commit_is_under_way_ends_nothing(world: World) -> None:
+    """Only git knows what became of the commit, so it is asked again for as long as it takes."""
+    id = await world.approved()
+    with world.git_host_away():
+        await world.advance(id)
+    assert (await world.find(id)).phase is Phase.COMMITTING
+    writer = _broken_writer(world, BrokenFind)
+    engine = world.new_engine(values=writer)
+    for number in range(5):
+        await _advance_like_a_worker(world, id, engine, reference=f"r{number}")
+    await writer.aclose()
+    assert (await world.find(id)).phase is Phase.COMMITTING
+    await world.advance_until(id, Phase.COMMITTED)
+    assert len(world.commits(id)) == 1
+
+
+async def test_a_bug_while_it_waits_for_approval_ends_nothing(tmp_path: Path, redis_url: str) -> None:
+    """Nothing is lost as long as nobody has decided; it goes on when we have mended it."""
+    async with world_in(tmp_path, redis_url, prod_rules=[{"group": GROUP, "min": 1}]) as world:
+        world.slack.add_group(GROUP, handle="release", users=[AMY])
+        id = await world.request()
+        await world.promoter.approve(id, user=AMY)
+        engine = world.new_engine(directory=BrokenGroups(world.client))
+        for number in range(5):
+            await _advance_like_a_worker(world, id, engine, reference=f"r{number}")
+        assert (await world.find(id)).phase is Phase.REQUESTED
+        await world.advance_until(id, Phase.COMMITTED)
+
+
+async def test_one_bug_after_a_long_wait_does_not_end_it(world: World) -> None:
+    """Times at which another system was away are no bugs of ours."""
+    id = await world.approved()
+    world.slack.down = True
+    for _ in range(5):
+        await world.advance(id)
+    world.slack.down = False
+    engine = world.new_engine(values=_broken_writer(world, BrokenPlan))
+    await _advance_like_a_worker(world, id, engine, reference="aaa111")
+    assert (await world.find(id)).phase is Phase.APPROVED
+    await world.advance_until(id, Phase.COMMITTED)
+
+
+# --- crashes, and two at once
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Boundary:
+    """Counts what the bot does to the outside, and kills it before or after one of these acts."""
+
+    ACTS = frozenset({"save", "save_card", "save_look", "commit", "post", "edit", "tell"})
+
+    def __init__(self, *, at: int, after: bool) -> None:
+        self.left = at
+        self.after = after
+
+    async def cross(self, act: Callable[[], Awaitable[Any]]) -> Any:
+        """Do it, unless this is the end."""
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise Killed
+        done = await act()
+        if self.left == 0:
+            raise Killed
+        return done
+
+    def around(self, port: Any) -> Any:
+        """The port, with every act that changes something counted."""
+        return _Guarded(port, self)
+
+
+class _Guarded:
+    def __init__(self, port: Any, boundary: Boundary) -> None:
+        self._port = port
+        self._boundary = boundary
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._port, name)
+        if name not in Boundary.ACTS:
+            return found
+        return lambda *args, **named: self._boundary.cross(lambda: found(*args, **named))
+
+
+SHARES = 6
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("share", range(SHARES))
+async def test_killed_at_any_act_it_is_taken_over(
+    tmp_path: Path, redis_url: str, share: int, *, after: bool
+) -> None:
+    """Killed before or after every single write to the outside, the next process ends it: one commit, live, told."""
+    at = share + 1
+    while True:
+        with Redis.from_url(redis_url) as client:
+            client.flushall()
+        async with world_in(tmp_path / str(at), redis_url) as world:
+            if not await _killed_and_taken_over(world, Boundary(at=at, after=after)):
+                break
+        at += SHARES
+    assert at > 12, "the story has a dozen acts at the least"
+
+
+async def _killed_and_taken_over(world: World, boundary: Boundary) -> bool:
+    """Run the whole story; says whether there was a kill."""
+    id = await world.request()
+    await world.promoter.approve(id, user=AMY)
+    parts = world.parts
+    engine = world.new_engine(
+        store=boundary.around(parts.store),
+        values=boundary.around(parts.values),
+        announcer=boundary.around(parts.announcer),
+    )
+    was_killed = False
+    with suppress(Killed):
+        after: timedelta | None = timedelta(0)
+        while after is not None:
+            world.passes(after.total_seconds())
+            after = await world.advance(id, engine)
+    was_killed = boundary.left <= 0
+    world.passes(15)
+    world.restart()
+    promotion = await world.rest(id)
+    assert (promotion.phase, world.value(), len(world.commits(id))) == (Phase.LIVE, "15", 1)
+    assert promotion.revision == world.commits(id)[0].revision
+    assert "Live: manual-app 15 to prod" in (await world.card(id)).text
+    assert len([card for card in world.cards() if card.blocks]) <= 2  # a post whose place was never kept
+    events = await world.store.events(id)
+    assert [event.edition for event in events] == list(range(1, promotion.edition + 1))
+    thread = await world.thread(id)
+    for event in events:
+        line = story(promotion, [event])
+        assert 1 <= thread.count(line) <= 2 * events.count(event) + 1, line
+    return was_killed
+
+
+@pytest.mark.parametrize("phase", [Phase.REQUESTED, Phase.APPROVED, Phase.COMMITTED])
+async def test_another_process_goes_on_in_every_phase(world: World, phase: Phase) -> None:
+    """Nothing is remembered in a process: a fresh one, with an empty copy of the repository, goes on."""
+    id = await world.request()
+    await world.advance(id)
+    if phase is not Phase.REQUESTED:
+        await world.promoter.approve(id, user=AMY)
+        await world.advance_until(id, phase)
+    world.restart()
+    if phase is Phase.REQUESTED:
+        await world.promoter.approve(id, user=AMY)
+    assert (await world.rest(id)).phase is Phase.LIVE
+    assert len(world.commits(id)) == 1
+
+
+@pytest.mark.parametrize("pushed", [False, True], ids=["not pushed", "pushed"])
+async def test_a_crash_while_committing_leaves_one_commit(world: World, *, pushed: bool) -> None:
+    """Whoever finds it in `committing` reads the remote: there it is and is followed, or it is written again."""
+    id = await world.approved()
+    boundary = Boundary(at=1, after=pushed)
+    writer = _Guarded(world.values, boundary)
+    with pytest.raises(Killed):
+        await world.advance(id, world.new_engine(values=writer))
+    assert (await world.find(id)).phase is Phase.COMMITTING
+    assert len(world.commits(id)) == int(pushed)
+    world.restart()
+    await world.advance_until(id, Phase.COMMITTED)
+    assert len(world.commits(id)) == 1
+    told = [event.what for event in await world.store.events(id)]
+    assert ("not written" in told) is not pushed
+
+
+@pytest.mark.parametrize("many", [2, 4])
+async def test_engines_at_the_same_time_make_one_commit(world: World, many: int) -> None:
+    """However many workers advance one promotion beside one another, git holds one commit of it."""
+    id = await world.approved()
+    engines = [world.new_engine(values=world.new_writer(), store=world.new_store()) for _ in range(many)]
+    for _ in range(20):
+        await asyncio.gather(*(world.advance(id, engine) for engine in engines))
+        if (await world.find(id)).phase is Phase.COMMITTED:
+            break
+        world.passes(1)
+    assert (await world.rest(id)).phase is Phase.LIVE
+    assert (len(world.commits(id)), world.value()) == (1, "15")
+    events = await world.store.events(id)
+    assert [event.edition for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_the_older_one_may_end_while_the_newer_is_committed(world: World) -> None:
+    """A promotion that goes live at the very moment when the next is committed stops nobody."""
+    old = await world.committed()
+    await world.advance_until(old, Phase.LIVE)
+    await _deploy_to_stage(world)
+    new = await world.request()
+    await world.promoter.approve(new, user=AMY)
+    store = LateStore(world.redis_url, old)
+    engine = world.new_engine(store=store)
+    for _ in range(3):
+        await world.advance(new, engine)
+    await store.aclose()
+    assert (await world.find(new)).phase is Phase.COMMITTED
+
+
+class LateStore(RedisStore):
+    """The real store, whose word on who is followed is a moment old."""
+
+    def __init__(self, url: str, followed: str) -> None:
+        super().__init__(connect(url, quick=False))
+        self._old = PromotionId(followed)
+
+    async def followed(self, target: Target) -> PromotionId | None:
+        """As it was."""
+        return await super().followed(target) or self._old
+
+
+async def test_what_is_not_there_is_left_alone(world: World) -> None:
+    """An id that nobody knows is no work."""
+    assert await world.engine.advance("P-0000000000") == (0, None)
+    assert await world.engine.broke("P-0000000000", reference="abc") == (0, None)
+
+
+async def test_a_store_that_is_away_is_not_waited_for_here(world: World) -> None:
+    """The worker waits for the store; a promotion cannot be told to wait for it."""
+    id = await world.request()
+    nowhere = RedisStore(connect(f"unix://{world.folder}/nothing.sock", quick=True))
+    with pytest.raises(Unavailable, match="the store is not available"):
+        await world.new_engine(store=nowhere).advance(id)
+    await nowhere.aclose()

@@ -5,6 +5,7 @@ Each test leaves pictures of its important moments in `build/screenshots`, wide 
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -20,7 +21,7 @@ from bot.playground import page as demo_page
 from bot.playground.application import Timings
 from bot.playground.demo import DemoWorld
 from bot.playground.repository import read_file
-from bot.playground.workshop import AMY, BEN, DANA, ENVIRONMENTS, GUS, OLGA, Pace, Workshop
+from bot.playground.workshop import AMY, BEN, DANA, GUS, OLGA, Pace, Workshop
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -104,10 +105,14 @@ class Visitor:
             await self.tab.get_by_test_id(f"tab-{pane}").click()
         await self.tab.screenshot(path=PICTURES / f"{name}-narrow.png", animations="disabled")
         assert await self.tab.evaluate(OVERHANGING) == []
+        assert not NOT_DRAWN.findall(await self.tab.locator("#log").inner_text())
         if not modal:
             await self.tab.get_by_test_id("tab-talk").click()
         await self.tab.set_viewport_size(WIDE)
 
+
+NOT_DRAWN = re.compile(r":[a-z_]+:")
+"""An emoji's name where its picture should be."""
 
 OVERHANGING = """() => {
   const scrolls = (node) => node && node !== document.documentElement &&
@@ -207,6 +212,7 @@ async def test_a_version_goes_from_ci_to_prod(opened: Opening) -> None:
         await visitor.send("/promote manual-app to prod because fixes INC-42")
         card = await visitor.sees("Approval needed: manual-app 15 → prod")
         await visitor.take_picture("03-approval-needed")
+        await take_card_picture(card)
         await refused_approvals(visitor, card)
         await visitor.become(AMY)
         await card.get_by_role("button", name="Approve").click()
@@ -224,6 +230,17 @@ async def test_a_version_goes_from_ci_to_prod(opened: Opening) -> None:
         assert last_change(visitor.workshop.repository) == "1\t1\tvalues-prod.yaml"
 
 
+async def take_card_picture(card: Locator) -> None:
+    """Keep one card alone, twice as sharp: `docs/card.png` is a copy of this picture."""
+    browser = card.page.context.browser
+    assert browser
+    tab = await browser.new_page(viewport={"width": 760, "height": 1000}, device_scale_factor=2)
+    await tab.goto(card.page.url)
+    shown = tab.get_by_test_id(str(await card.get_attribute("data-testid")))
+    await shown.screenshot(path=PICTURES / "card.png", animations="disabled")
+    await tab.close()
+
+
 async def refused_approvals(visitor: Visitor, card: Locator) -> None:
     """The requester, the guest and the outsider press *Approve*; each is told why not, in private."""
     reasons = {DANA: "somebody else must approve", GUS: "guests may not", OLGA: "from another workspace"}
@@ -239,7 +256,7 @@ async def test_a_rollout_that_degrades_fails_with_the_pods_word(opened: Opening)
     """The card ends as failed, in the words of the pods, and offers to ask again."""
     async with opened(dev="16") as visitor:
         await visitor.turn("degrade_next")
-        await visitor.send("/promote manual-app to stage because the next one breaks")
+        await visitor.send("/promote manual-app to stage because it looks fine in dev")
         card = await visitor.sees("Failed: manual-app 16 → stage")
         await expect(card).to_contain_text("CrashLoopBackOff")
         await visitor.take_picture("09-failed")
@@ -316,6 +333,4 @@ async def test_the_main_acts_need_no_mouse(opened: Opening) -> None:
         await keyboard.press("Enter")
         await visitor.tab.get_by_test_id("confirm-yes").focus()
         await keyboard.press("Enter")
-        await visitor.sees("Live: manual-app 15 → prod")
-        assert visitor.workshop.repository.exists()
-        assert ENVIRONMENTS[-1] == "prod"
+        await visitor.sees("Rolling out: manual-app 15 → prod")

@@ -78,14 +78,15 @@ def place(workshop: Workshop, id: str) -> str:
 
 def commits(workshop: Workshop, id: str) -> list[str]:
     return [
-        commit.revision for commit in log(workshop.repository, limit=50) if ("Promotion-Id", id) in commit.trailers
+        commit.revision
+        for commit in log(workshop.repository, limit=50)
+        if ("Promotion-Id", id) in commit.trailers
     ]
 
 
-@pytest.mark.xdist_group("story")
 async def test_a_version_reaches_prod_although_the_bot_is_killed_twice(workshop: Workshop) -> None:
     """One commit, one card and the truth on it, with the bot killed before the commit and again before it is live."""
-    said = await workshop.command_line("set-image", "manual-app", "dev", "15")
+    _, said = await workshop.command_line("set-image", "manual-app", "dev", "15")
     assert "14 → 15" in said
     workshop.argocd.refresh("manual-app-dev", "normal")
     await until(lambda: workshop.argocd.truth("manual-app-dev").runs("15"), "dev runs 15")
@@ -99,7 +100,9 @@ async def test_a_version_reaches_prod_although_the_bot_is_killed_twice(workshop:
     for stranger in (DANA, GUS, OLGA):
         before = len(workshop.slack.ephemerals(stranger))
         await workshop.slack.click(stranger, CHANNEL, place(workshop, prod), "promotion_approve")
-        await until(lambda who=stranger, n=before: len(workshop.slack.ephemerals(who)) > n, "a private refusal")
+        await until(
+            lambda who=stranger, n=before: len(workshop.slack.ephemerals(who)) > n, "a private refusal"
+        )
         assert "no_entry" in workshop.slack.ephemerals(stranger)[-1].text
 
     lock = workshop.repository / "refs/heads/main.lock"
@@ -133,7 +136,6 @@ async def test_a_version_reaches_prod_although_the_bot_is_killed_twice(workshop:
         assert told in thread
 
 
-@pytest.mark.xdist_group("story")
 async def test_a_rollout_that_degrades_is_told_as_failed(workshop: Workshop) -> None:
     """When the new pods crash, the card says so in Argo CD's words, and the old version is not called live."""
     await workshop.command_line("set-image", "manual-app", "dev", "16")

@@ -49,7 +49,11 @@ GROUP = "S0RELEASERS"
 TEAM = "T0DEMO00001"
 ENVIRONMENTS = ("dev", "stage", "prod")
 VERSIONS = {"dev": "16", "stage": "15", "prod": "14"}
-SIGNING_SECRET, BOT_TOKEN, SEAL_SECRET = "a-signing-secret", "xoxb-simulated-world", "a-seal-secret-of-32-characters!!"
+SIGNING_SECRET, BOT_TOKEN, SEAL_SECRET = (
+    "a-signing-secret",
+    "xoxb-simulated-world",
+    "a-seal-secret-of-32-characters!!",
+)
 ARGOCD_TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJwcm9tb3RlLWJvdCJ9.c2lnbmF0dXJl"
 ROLLOUT = {"stable_for": "5s", "degraded_grace": "8s", "pick_up_within": "2m", "timeout": "5m"}
 PROD_RULES = [{"users": [AMY, BEN], "min": 1}]
@@ -82,7 +86,9 @@ class Parts:
 class World:
     """The bot, what it works on, and the people."""
 
-    def __init__(self, folder: Path, redis_url: str, *, prod_rules: Any = None, **prod_application: Any) -> None:
+    def __init__(
+        self, folder: Path, redis_url: str, *, prod_rules: Any = None, **prod_application: Any
+    ) -> None:
         self.folder = folder
         self.clock = Clock()
         self.redis_url = redis_url
@@ -387,7 +393,9 @@ class World:
         """Serve Slack's requests as the real bot does, with the clock of this world."""
         background = Background()
         outside = WorldOutside(
-            settings=Settings(environ={"SLACK_SIGNING_SECRET": SIGNING_SECRET, "PROMOTE_SECRET": SEAL_SECRET}),
+            settings=Settings(
+                environ={"SLACK_SIGNING_SECRET": SIGNING_SECRET, "PROMOTE_SECRET": SEAL_SECRET}
+            ),
             catalog=self.parts.catalog,
             store=self.store,
             quick_store=self.store,

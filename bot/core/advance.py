@@ -77,7 +77,7 @@ class Engine:
             return back_off(look.tries)
         if look.waits_for:
             latest = await self.store.look(promotion.id)
-            await self.store.save_look(promotion.id, replace(latest, waits_for="", tries=0))
+            await self.store.save_look(promotion.id, replace(latest, waits_for="", tries=0, breaks=0))
         return again
 
     async def broke(self, id: str, *, reference: str) -> tuple[int, timedelta | None]:
@@ -87,7 +87,8 @@ class Engine:
             return 0, None
         look = await self.store.look(id)
         sentence = f"Something broke on our side (ref {reference})"
-        if look.tries + 1 >= GIVE_UP_AFTER and promotion.phase in (Phase.APPROVED, Phase.COMMITTED):
+        look = replace(look, breaks=look.breaks + 1)
+        if look.breaks >= GIVE_UP_AFTER and promotion.phase in (Phase.APPROVED, Phase.COMMITTED):
             return promotion.edition, await self._save(
                 promotion, promotion.fail(at=self.clock.now(), why=sentence)
             )
@@ -124,12 +125,17 @@ class Engine:
         now = self.clock.now()
         if promotion.base and (found := await self._find(promotion, target)):
             return await self._found_again(promotion, found)
-        if promotion.approved_at and now >= promotion.approved_at + target.policy.start_within:
+        # The time of the request is sealed, that of the approval is not: an old promotion cannot be replayed.
+        approved_at = min(promotion.approved_at or now, promotion.requested_at + target.policy.expires)
+        if now >= approved_at + target.policy.start_within:
             minutes = int(target.policy.start_within.total_seconds() // 60)
             why = f"it could not be written within {minutes} minutes of its approval; nothing was committed"
             return await self._save(promotion, promotion.expire(at=now, why=why))
         if doubt := self._doubt(promotion, target):
             return await self._save(promotion, promotion.outdate(at=now, why=doubt))
+        if newer := await self._newer(promotion, target):
+            why = f"{newer.id} asks for {newer.version}"
+            return await self._save(promotion, promotion.supersede(at=now, why=why))
         kept = await self._still_valid(promotion, target)
         if not target.policy.is_satisfied([approval.by.id for approval in kept], await self._members(target)):
             why = "an approver may not approve any more"
@@ -175,15 +181,31 @@ class Engine:
         now = self.clock.now()
         changes = [Change(before=promotion, after=promotion.commit(at=now, revision=revision))]
         older = await self.store.followed(self.catalog.target(promotion.app, promotion.environment))
-        if older and older != promotion.id and (before := await self.store.load(older)):
+        if older and older != promotion.id and (before := await self._committed_still(older)):
             why = f"{promotion.id} brought {promotion.version}"
             changes.append(Change(before=before, after=before.supersede(at=now, why=why)))
         await self.store.save(changes, holds=self._holds(promotion))
         return NOW
 
+    async def _committed_still(self, id: str) -> Promotion | None:
+        """The older promotion, unless it came to its end this very moment."""
+        older = await self.store.load(id)
+        return older if older and older.phase is Phase.COMMITTED else None
+
     async def _save(self, before: Promotion, after: Promotion) -> timedelta:
         await self.store.save([Change(before=before, after=after)], holds=self._holds(before))
         return NOW
+
+    async def _newer(self, promotion: Promotion, target: Target) -> Promotion | None:
+        """A later request for the first environment, which is never held: the newest wins."""
+        if not self.catalog.is_first(target):
+            return None
+        for other in await self.store.history(target):
+            if other.id == promotion.id:
+                break
+            if not other.phase.is_final:
+                return other
+        return None
 
     async def _checked_plan(self, promotion: Promotion, target: Target) -> Plan:
         """The known tip is enough where it holds what was approved: the push itself compares it with the remote."""

@@ -34,10 +34,19 @@ class Announcing:
         except Unavailable as error:
             if error.system == "the store":
                 raise
-            return timedelta(seconds=error.retry_after) if error.retry_after else TRY_AGAIN
+            return await self._pause(promotion, timedelta(seconds=error.retry_after or 0)) or TRY_AGAIN
+
+    async def _pause(self, promotion: Promotion, asked: timedelta) -> timedelta:
+        """Remember the pause that Slack asked for: the next look at the rollout may come before its end."""
+        if asked:
+            card = await self.store.card(promotion.id)
+            await self.store.save_card(promotion.id, replace(card, not_before=self.clock.now() + asked))
+        return asked
 
     async def _bring_up(self, promotion: Promotion, target: Target, look: Look) -> timedelta | None:
         card = await self.store.card(promotion.id)
+        if card.not_before and (pause := card.not_before - self.clock.now()) > timedelta(0):
+            return pause
         try:
             card, again = await self._show(card, promotion, target, look)
             await self._tell(card, promotion)

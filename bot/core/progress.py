@@ -72,6 +72,8 @@ class Look:
     """What the promotion waits for, as a sentence for people: an outside system that does not answer."""
     tries: int = 0
     """How many times in a row its next step could not be taken."""
+    breaks: int = 0
+    """How many of those times were a bug of ours."""
 
     def of(self, name: str) -> Progress | None:
         """What is remembered of one application."""

@@ -222,7 +222,9 @@ class Promotion:
 
     def reach_quorum(self, *, at: datetime, link: str | None) -> Promotion:
         """Enough people have approved; the commit's date and link are fixed from here."""
-        return self._move(Phase.APPROVED, at=at, what="approved", approved_at=at, link=link)
+        return self._move(
+            Phase.APPROVED, only=Phase.REQUESTED, at=at, what="approved", approved_at=at, link=link
+        )
 
     def lose_quorum(self, *, at: datetime, kept: tuple[Approval, ...], why: str) -> Promotion:
         """An approver lost the right: it waits for approvals again."""
@@ -236,7 +238,7 @@ class Promotion:
 
     def reopen(self, *, at: datetime) -> Promotion:
         """The remote was read and does not hold the commit: everything is checked again before another try."""
-        return self._move(Phase.APPROVED, at=at, what="not written")
+        return self._move(Phase.APPROVED, only=Phase.COMMITTING, at=at, what="not written")
 
     def commit(self, *, at: datetime, revision: str) -> Promotion:
         """The commit is on the remote branch."""
@@ -277,8 +279,11 @@ class Promotion:
     def _end(self, phase: Phase, *, at: datetime, by: str | None = None, why: str | None = None) -> Promotion:
         return self._move(phase, at=at, what=phase.value, by=by, why=why, ended_at=at, ending=why)
 
-    def _move(self, phase: Phase, *, at: datetime, what: str, **changes: Any) -> Promotion:
-        if phase not in NEXT[self.phase]:
+    def _move(
+        self, phase: Phase, *, only: Phase | None = None, at: datetime, what: str, **changes: Any
+    ) -> Promotion:
+        """Where two ways lead to a phase, `only` says which one this is: reopening must not skip the quorum."""
+        if phase not in NEXT[self.phase] or only not in (None, self.phase):
             raise Refused(f"{self.id} cannot become {phase}: {self.told}.")
         return self._next(at=at, what=what, phase=phase, **changes)
 

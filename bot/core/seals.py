@@ -37,7 +37,7 @@ class Sealer:
             decision=Decision.REQUEST,
             at=promotion.requested_at,
         )
-        return hmac.compare_digest(expected, promotion.request_seal)
+        return _equal(expected, promotion.request_seal)
 
     def approval_is_genuine(self, promotion: Promotion, approval: Approval) -> bool:
         """Did the bot itself record this approval, for this promotion and this content?"""
@@ -48,6 +48,9 @@ class Sealer:
             decision=Decision.APPROVE,
             at=approval.at,
         )
-        return approval.content_hash == promotion.content_hash and hmac.compare_digest(
-            expected, approval.seal
-        )
+        return approval.content_hash == promotion.content_hash and _equal(expected, approval.seal)
+
+
+def _equal(expected: str, found: str) -> bool:
+    """Compared as bytes: for text, Python raises where somebody put other characters than ASCII into a record."""
+    return hmac.compare_digest(expected.encode(), found.encode())

@@ -22,6 +22,24 @@ _USERINFO = re.compile(r"//[^/@\s]+@")
 _SPEAKER = re.compile(r"^(?:remote|fatal|error):\s*(?:(?:fatal|error):\s*)?")
 _LONGEST = 600
 
+_VARIABLES = {
+    "LC_ALL": "C",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+}
+_CONFIG = {
+    "safe.directory": "*",
+    "core.hooksPath": os.devnull,
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "credential.helper": "",
+    "protocol.allow": "never",
+    "protocol.https.allow": "always",
+    "protocol.ssh.allow": "always",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
@@ -93,29 +111,9 @@ class CleanRoom:
         self.timeout = timeout
         self._proxies = dict(proxies)
         self._ssh = _ssh_command(credential or Credential())
-        header = credential.header if credential else None
-        self._secrets = (
-            [credential.token, header.split()[-1]] if credential and credential.token and header else []
-        )
-        self._base = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(home),
-            "LC_ALL": "C",
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_NO_REPLACE_OBJECTS": "1",
-        }
-        self._config = {
-            "safe.directory": "*",
-            "core.hooksPath": os.devnull,
-            "gc.auto": "0",
-            "maintenance.auto": "false",
-            "credential.helper": "",
-            "protocol.allow": "never",
-            "protocol.https.allow": "always",
-            "protocol.ssh.allow": "always",
-            # Git gives up by itself first, and can say why; the hard limit ends what does not.
+        self._base = _VARIABLES | {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home)}
+        # Git gives up by itself first, and can say why; the hard limit ends what does not.
+        self._config = _CONFIG | {
             "http.lowSpeedLimit": "1",
             "http.lowSpeedTime": str(max(1, int(timeout * 0.8))),
         }
@@ -123,7 +121,11 @@ class CleanRoom:
             self._config |= {"protocol.file.allow": "always", "protocol.http.allow": "always"}
         if ca_bundle:
             self._config["http.sslCAInfo"] = str(ca_bundle)
-        self._authorization = {f"http.{url}.extraHeader": header} if header else {}
+        self._authorization: dict[str, str] = {}
+        self._secrets: list[str] = []
+        if credential and credential.token and credential.header:
+            self._authorization = {f"http.{url}.extraHeader": credential.header}
+            self._secrets = [credential.token, credential.header.split()[-1]]
 
     def environment(self, *, remote: bool) -> dict[str, str]:
         """All that a command sees; the credential only where it talks to the remote."""

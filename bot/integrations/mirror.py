@@ -18,9 +18,9 @@ from pathlib import Path
 
 from git import Git
 from git.db import GitCmdObjectDB
-from gitdb.base import IStream  # type: ignore[import-untyped]
-from gitdb.db import LooseObjectDB  # type: ignore[import-untyped]
-from gitdb.exc import ODBError  # type: ignore[import-untyped]
+from gitdb.base import IStream
+from gitdb.db import LooseObjectDB
+from gitdb.exc import ODBError
 
 from bot.core.catalog import Repository, nearest
 from bot.core.errors import Failed, Unavailable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.core.catalog import Target
+from bot.core.catalog import ApprovalRule, Target
 from bot.core.people import Action
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look, Progress, Stage
@@ -54,6 +54,15 @@ HEADLINE = {
     Phase.STALE: "Stale",
 }
 
+SIGNS = {
+    Stage.CONFIRMING: ":white_check_mark:",
+    Stage.LIVE: ":white_check_mark:",
+    Stage.DEGRADED: ":warning:",
+    Stage.FAILED: ":warning:",
+    Stage.MISMATCH: ":warning:",
+    Stage.UNREACHABLE: ":electric_plug:",
+}
+
 AGAIN = (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAILED)
 
 
@@ -96,7 +105,7 @@ def _facts(target: Target, promotion: Promotion) -> Block:
         approvers = ", ".join(mention(approval.by.id) for approval in promotion.approvals)
         parts = [versions, way, f"asked by {requester}", *([f"approved by {approvers}"] if approvers else [])]
         return section("  •  ".join(parts))
-    fields = [f"*Version*\n{versions}", f"*Way*\n{way}", f"*Asked by*\n{requester}"]
+    fields = [f"*Version*\n{versions}", f"*Environment*\n{way}", f"*Asked by*\n{requester}"]
     if target.policy.needs_approval:
         fields.append(f"*Approvals*\n{_approvals(target, promotion)}")
         if promotion.phase is Phase.REQUESTED:
@@ -111,15 +120,22 @@ def _approvals(target: Target, promotion: Promotion) -> str:
 
 
 def _may_approve(target: Target) -> str:
-    rules = [
-        f"{rule.minimum} of " + ", ".join(mention(id) for id in sorted(rule.users | rule.groups))
-        for rule in target.policy.rules
-    ]
-    return cut("\n".join(rules), 1900)
+    return cut("\n".join(_rule(rule) for rule in target.policy.rules), 1900)
+
+
+def _rule(rule: ApprovalRule) -> str:
+    """`@amy or @ben`, `@amy and @ben`, `2 of @amy, @ben, @cleo`; a group alone is `2 of @sre`."""
+    names = [mention(id) for id in sorted(rule.users | rule.groups)]
+    if rule.minimum == 1:
+        return " or ".join(names)
+    if rule.minimum == len(rule.users) and not rule.groups:
+        return " and ".join(names)
+    return f"{rule.minimum} of {', '.join(names)}"
 
 
 def _banner(target: Target, promotion: Promotion) -> list[Block]:
-    if target.banner and not promotion.phase.is_final:
+    """A warning for those who decide; nobody can heed it later."""
+    if target.banner and promotion.phase is Phase.REQUESTED:
         return [section(f":rotating_light: *{plain(target.banner)}*")]
     return []
 
@@ -151,18 +167,28 @@ def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
             ":hourglass_flowing_sand: asking Argo CD to look"
         ]
     elif promotion.phase.is_final:
-        lines.append(_ending(target, promotion))
+        lines += [_ending(target, promotion), *_pods_of_failed(target, promotion, look)]
     if look.waits_for and not promotion.phase.is_final:
         lines.append(f":electric_plug: {plain(look.waits_for)}")
     return [section("\n".join(lines))] if lines else []
 
 
 def _rollout_line(target: Target, progress: Progress) -> str:
-    good = progress.stage in (Stage.CONFIRMING, Stage.LIVE)
-    bad = progress.stage in (Stage.DEGRADED, Stage.FAILED, Stage.MISMATCH, Stage.UNREACHABLE)
-    sign = ":white_check_mark:" if good else ":warning:" if bad else ":hourglass_flowing_sand:"
+    sign = SIGNS.get(progress.stage, ":hourglass_flowing_sand:")
     pods = f" ({plain(progress.pods)})" if progress.pods else ""
-    return f"{sign} {_application(target, progress.name)}: {plain(progress.says)}{pods}"
+    again = "; asking again" if progress.stage is Stage.UNREACHABLE else ""
+    return f"{sign} {_application(target, progress.name)}: {plain(progress.says)}{again}{pods}"
+
+
+def _pods_of_failed(target: Target, promotion: Promotion, look: Look) -> list[str]:
+    """The kubelet's own word, CrashLoopBackOff and the like: where Argo CD's reason is only that time was up."""
+    if promotion.phase is not Phase.FAILED:
+        return []
+    return [
+        f":warning: {_application(target, progress.name)}: {plain(progress.pods)}"
+        for progress in look.applications
+        if progress.stage is Stage.FAILED and progress.pods
+    ]
 
 
 def _application(target: Target, name: str) -> str:
@@ -182,7 +208,7 @@ def _ending(target: Target, promotion: Promotion) -> str:
     if promotion.phase is Phase.LIVE:
         names = ", ".join(_application(target, application.name) for application in target.applications)
         took = took_from(promotion)
-        return f"{EMOJI[promotion.phase]} *Live* in {names}: {why}{f', after {took}' if took else ''}"
+        return f"{EMOJI[promotion.phase]} *Live* in {names}{f' after {took}' if took else ''}: {why}"
     word = HEADLINE[promotion.phase]
     return f"{EMOJI[promotion.phase]} *{word}*{by}{': ' + why if why else ''}"
 
@@ -260,6 +286,8 @@ def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
         parts += [f"{progress.name}: {progress.says}." for progress in look.applications]
     if promotion.ending:
         parts.append(f"{promotion.ending}.")
+    if promotion.phase is Phase.FAILED:
+        parts += [f"{progress.name}: {progress.pods}." for progress in look.applications if progress.pods]
     elif look.waits_for:
         parts.append(f"{look.waits_for}.")
     return plain(" ".join(parts), 1500)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 Block = dict[str, Any]
 
-ZERO_WIDTH = "\u200b"
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+UNFORMATTED = {character: f"{character}\u200b" for character in "*_~`"}
+"""A zero-width space after it keeps a character from formatting anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +32,27 @@ def escape(text: str) -> str:
 
 def plain(text: str, limit: int = 300) -> str:
     """Outside words inside a sentence: one line, cut to `limit`, escaped, and with no formatting of its own."""
-    line = re.sub(r"\s+", " ", text).strip()
-    line = re.sub(r"([*_~`])", rf"\1{ZERO_WIDTH}", cut(line, limit))
-    return escape(line)
+    return _fitted(re.sub(r"\s+", " ", text).strip(), limit, {**ENTITIES, **UNFORMATTED})
 
 
 def code(text: str, limit: int = 128) -> str:
     """Outside words as code; backticks cannot end it early."""
     inner = re.sub(r"\s+", " ", text.replace("`", "'")).strip()
-    return f"`{escape(cut(inner, limit)) or ' '}`"
+    return f"`{_fitted(inner, limit, ENTITIES) or ' '}`"
 
 
 def fenced(text: str, limit: int = 2000) -> str:
     """Outside lines as a code block."""
-    return f"```{escape(cut(text.replace('```', chr(39) * 3), limit))}```"
+    return f"```{_fitted(text.replace('`', chr(39)), limit, ENTITIES)}```"
+
+
+def _fitted(text: str, limit: int, shown_as: Mapping[str, str]) -> str:
+    """The text with some characters shown as others, cut to `limit` as it is shown, so never inside an entity."""
+    pieces = [shown_as.get(character, character) for character in text]
+    ends = list(itertools.accumulate(map(len, pieces)))
+    if not ends or ends[-1] <= limit:
+        return "".join(pieces)
+    return "".join(pieces[: bisect.bisect_right(ends, limit - 1)]) + "…"
 
 
 def cut(text: str, limit: int) -> str:

@@ -27,15 +27,15 @@ GREETING = """
 
   Open  {address}
 
-  Everything is simulated but git, the store and the bot. Ctrl-C ends it and leaves nothing behind.
+  Slack and Argo CD are simulated; git, the store and the bot are real. Ctrl-C ends it and leaves nothing behind.
 """
 
 GUIDE = (
-    "*CI built version* (on the right) writes 15 to dev; Argo CD rolls it out.",
+    "Press *CI built version*: it writes 15 to dev, and Argo CD rolls it out.",
     "As *Dana*, send `/promote manual-app to stage` and watch its card until it is live.",
-    "Then `/promote manual-app to prod because fixes INC-42`. Try to approve it as Dana, Gus or Olga.",
+    "Then `/promote manual-app to prod because fixes INC-42`. Try to approve it as Dana, Gus and Olga.",
     "Approve it as *Amy*, and watch the commit, the values file and the pods.",
-    "Break things: the next rollout degrades, Argo CD goes down, the bot is killed.",
+    "Break something: let the next rollout degrade, take Argo CD down, kill the bot.",
 )
 SUGGESTIONS = (
     "/promote manual-app to stage",
@@ -96,7 +96,7 @@ class DemoWorld:
         workshop = self._workshop
         match name:
             case "ci":
-                said = await workshop.command_line("set-image", "manual-app", "dev", str(value))
+                _, said = await workshop.command_line("set-image", "manual-app", "dev", str(value))
                 workshop.argocd.refresh("manual-app-dev", "normal")  # as the git host's webhook would
                 return said
             case "degrade_next":

@@ -97,7 +97,7 @@ class Workshop:
         self.port, self.operations_port = _free_port(), _free_port()
         _populate(self.slack)
 
-    async def start(self) -> None:
+    async def start(self, *, with_bot: bool = True) -> None:
         """Start the world, then the bot, and wait until it is ready."""
         await self.slack.start()
         await self.argocd.start()
@@ -113,7 +113,8 @@ class Workshop:
         (self.folder / "promote.yaml").write_text(config, encoding="utf-8")
         if not self._app_token:
             self.slack.events_url = f"http://127.0.0.1:{self.port}/slack/events"
-        await self.start_bot()
+        if with_bot:
+            await self.start_bot()
 
     async def stop(self) -> None:
         """End the bot as an operator would, then the world."""
@@ -151,8 +152,8 @@ class Workshop:
             self._process.send_signal(how)
         return await self._process.wait()
 
-    async def command_line(self, *words: str) -> str:
-        """Run `python -m bot …` in this world and return what it says."""
+    async def command_line(self, *words: str) -> tuple[int, str]:
+        """Run `python -m bot …` in this world; returns its exit code and what it says."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -164,7 +165,7 @@ class Workshop:
             stderr=asyncio.subprocess.STDOUT,
         )
         said, _ = await process.communicate()
-        return said.decode().strip()
+        return await process.wait(), said.decode().strip()
 
     def environment(self) -> Mapping[str, str]:
         """The bot's environment: this world's addresses and secrets, and nothing of the machine's own."""

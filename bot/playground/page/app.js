@@ -80,8 +80,9 @@ function draw() {
   if (place !== HOME && !channels.some((channel) => channel.id === place)) place = channels.find((channel) => !channel.direct)?.id ?? channels[0]?.id ?? "";
   drawPeople();
   drawPlaces(channels);
-  drawGuide();
-  drawTalk(channels.find((channel) => channel.id === place));
+  const channel = channels.find((known) => known.id === place);
+  drawGuide(channel?.messages.length === 0);
+  drawTalk(channel);
   drawModal();
   drawWorld(state.world, act);
 }
@@ -114,16 +115,25 @@ function drawPlaces(channels) {
     };
   };
   refresh(byId("places"), channels.filter((channel) => !channel.direct).map(entry));
-  refresh(byId("apps"), [
-    { key: HOME, data: place === HOME, make: () => placeButton(HOME, "⌂", "promote-bot · Home", false) },
-    ...channels.filter((channel) => channel.direct).map(entry),
-  ]);
+  const home = { key: HOME, data: place === HOME, make: () => placeButton(HOME, "⌂", "promote-bot · Home", false) };
+  const apps = [...(state.home || place === HOME ? [home] : []), ...channels.filter((channel) => channel.direct).map(entry)];
+  refresh(byId("apps"), apps);
+  byId("apps-part").hidden = !apps.length;
 }
 
-function drawGuide() {
+const step = (text) => el("li", {}, ...mrkdwn(text, names));
+
+function drawGuide(atStart) {
   const steps = state.world.guide ?? [];
-  byId("guide").hidden = !steps.length;
-  refresh(byId("steps"), steps.map((text) => ({ key: text, data: text, make: () => el("li", {}, ...mrkdwn(text, names)) })));
+  byId("guide").hidden = !steps.length || atStart;
+  refresh(byId("steps"), steps.map((text) => ({ key: text, data: text, make: () => step(text) })));
+}
+
+/** What an empty channel says: where to begin. */
+function welcome() {
+  const steps = state.world.guide ?? [];
+  if (!steps.length) return el("p", { class: "empty" }, "Nothing here yet. Type a command below, or press one of the suggestions.");
+  return el("div", { class: "empty welcome" }, el("h2", {}, "Take a version from CI to prod"), el("ol", {}, steps.map(step)));
 }
 
 const newest = (channel) => channel.messages.reduce((last, message) => (message.ts > last ? message.ts : last), "");
@@ -143,7 +153,7 @@ function drawTalk(channel) {
   drawHints();
   const log = byId("log");
   const items = atHome ? homeItems() : (channel?.messages ?? []).map((message) => messageItem(message, channel));
-  if (!items.length) items.push({ key: "empty", data: place, make: () => el("p", { class: "empty" }, "Nothing here yet. Type a command below, or press one of the suggestions.") });
+  if (!items.length) items.push({ key: "empty", data: [place, state.world.guide], make: welcome });
   const arrived = log.dataset.place !== `${you} ${place}`;
   const stick = arrived || log.scrollHeight - log.scrollTop - log.clientHeight < 80;
   log.dataset.place = `${you} ${place}`;
@@ -158,7 +168,7 @@ function drawHints() {
   refresh(byId("hints"), state.suggestions.map((text) => ({
     key: text,
     data: text,
-    make: () => el("button", { type: "button", class: "hint-button", dataset: { testid: "suggestion" }, onclick: () => { input.value = text; input.focus(); } }, text),
+    make: () => el("button", { type: "button", class: "hint-button", title: text, dataset: { testid: "suggestion" }, onclick: () => { input.value = text; input.focus(); } }, text.replace(/^\/promote /, "")),
   })));
 }
 

@@ -14,7 +14,8 @@ const EMOJI = {
   rocket: "🚀", rotating_light: "🚨", shield: "🛡️", ship: "🚢", small_blue_diamond: "🔹", snowflake: "❄️", sos: "🆘", sparkles: "✨",
   speech_balloon: "💬", star: "⭐", stopwatch: "⏱️", tada: "🎉", thumbsdown: "👎", thumbsup: "👍", timer_clock: "⏲️",
   twisted_rightwards_arrows: "🔀", unlock: "🔓", vertical_traffic_light: "🚦", warning: "⚠️", wastebasket: "🗑️", wave: "👋",
-  white_check_mark: "✅", white_circle: "⚪", writing_hand: "✍️", x: "❌", zap: "⚡", zzz: "💤", black_circle: "⚫", back: "🔙",
+  white_check_mark: "✅", white_circle: "⚪", writing_hand: "✍️", x: "❌", zap: "⚡", zzz: "💤", black_circle: "⚫", back: "🔙", ballot_box_with_check: "☑️",
+  heavy_minus_sign: "➖", electric_plug: "🔌",
 };
 
 const unescaped = (text) => text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");

@@ -4,7 +4,7 @@ import { el, note, refresh } from "./dom.js";
 import { ago } from "./mrkdwn.js";
 
 const TAG_LINE = /^\s*(tag|version|newTag)\s*:\s*([^#]*)/;
-const folded = new Set();
+const unfolded = new Map();
 const GOOD = new Set(["Healthy", "Synced", "Running", "Ready"]);
 const BUSY = new Set(["Progressing", "OutOfSync", "ContainerCreating", "Pending", "Terminating", "Suspended"]);
 
@@ -17,7 +17,8 @@ export function drawWorld(world, act) {
   refresh(document.getElementById("applications"), (world.applications ?? []).map((application) => (
     { key: application.name, data: application, news: application, make: () => applicationCard(application) })));
   drawSwitches(world, act);
-  refresh(document.getElementById("files"), (world.files ?? []).map((file) => ({ key: file.name, data: file, news: file, make: () => fileCard(file) })));
+  refresh(document.getElementById("files"), (world.files ?? []).map((file, index) => (
+    { key: file.name, data: file, news: file, make: () => fileCard(file, unfolded.get(file.name) ?? index === 0) })));
   refresh(document.getElementById("git"), (world.log ?? []).map((commit) => ({ key: commit.revision, data: commit, make: () => commitRow(commit) })));
 }
 
@@ -32,18 +33,18 @@ function applicationCard(application) {
   return el("article", { class: "application", dataset: { testid: `application-${application.name}` }, "aria-label": application.name },
     el("div", { class: "row" },
       el("h3", {}, application.name),
+      el("code", { class: "revision", title: "Revision in the cluster" }, String(application.revision ?? "").slice(0, 7)),
       el("span", { class: "version", title: "Version that runs" }, String(application.version ?? "–"))),
     el("div", { class: "row states" },
       state(application.health ?? "Unknown", "Health"),
       state(application.sync ?? "Unknown", "Sync"),
-      el("code", { class: "revision", title: "Revision in the cluster" }, String(application.revision ?? "").slice(0, 7))),
+      typeof application.pods === "string" && el("span", { class: "pods-line" }, `${application.pods} pods`)),
     pods(application.pods),
     application.message && el("p", { class: "message" }, application.message));
 }
 
 function pods(list) {
-  if (!Array.isArray(list)) return list === undefined || list === null ? null : el("p", { class: "pods-line" }, `Pods: ${list}`);
-  if (!list.length) return null;
+  if (!Array.isArray(list) || !list.length) return null;
   return el("ul", { class: "pods", "aria-label": "Pods" }, list.map((pod) => {
     const one = typeof pod === "object" ? pod : { name: "", status: String(pod) };
     return el("li", { class: mood(one.status), title: one.name }, el("span", { class: "dot", "aria-hidden": "true" }),
@@ -99,17 +100,16 @@ function toggle(name, label, turn) {
   }, el("span", { class: "knob", "aria-hidden": "true" }), label);
 }
 
-function fileCard(file) {
+function fileCard(file, open) {
   const rows = file.text.replace(/\n$/, "").split("\n");
   const at = rows.findIndex((row) => TAG_LINE.test(row));
   const body = el("pre", { tabindex: 0, "aria-label": file.name }, rows.map((row, index) => (
     el("span", { class: index === at ? "tag-line" : null }, row || " ", "\n"))));
-  const node = el("details", { open: !folded.has(file.name), dataset: { testid: `file-${file.name}` } },
+  const node = el("details", { open, dataset: { testid: `file-${file.name}` } },
     el("summary", {}, el("code", {}, file.name), at >= 0 && el("span", { class: "version" }, rows[at].match(TAG_LINE)[2].trim())), body);
   requestAnimationFrame(() => aim(body));
   node.addEventListener("toggle", () => {
-    if (node.open) folded.delete(file.name);
-    else folded.add(file.name);
+    unfolded.set(file.name, node.open);
     aim(body);
   });
   return node;

@@ -1,0 +1,168 @@
+"""What people type after `/promote`, and what it is understood as."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.config import RESERVED
+from bot.core.errors import Refused
+from handlers.grammar import VERBS, Request, Verb, parse
+
+ID = "P-7F3KQ0V9XZ"
+TO_PROD = Request(app="manual-app", environment="prod")
+FIFTEEN = Request(app="manual-app", environment="prod", version="15")
+
+
+def because(reason: str, *, version: str | None = None) -> Request:
+    """A request with a reason."""
+    return Request(app="manual-app", environment="prod", version=version, reason=reason)
+
+
+UNDERSTOOD = {
+    "manual-app prod": TO_PROD,
+    "  manual-app \t prod  ": TO_PROD,
+    "manual-app to prod": TO_PROD,
+    "manual-app TO prod": TO_PROD,
+    "manual-app 15 prod": FIFTEEN,
+    "manual-app 15 to prod": FIFTEEN,
+    "manual-app v1.4.2 to prod": Request(app="manual-app", environment="prod", version="v1.4.2"),
+    "payload-api 15 to prod": Request(app="payload-api", environment="prod", version="15"),
+    # quotes and dashes as phones write them
+    '“manual-app” ‘15’ to "prod"': FIFTEEN,
+    "manual–app 15 to prod": FIFTEEN,
+    "manual—app 15 to prod": FIFTEEN,
+    "manual-app 15 to prod — because fixes INC-42": because("fixes INC-42", version="15"),
+    # characters that nobody sees
+    "\u200bmanual-app\u200b 15\ufeff prod\u2060": FIFTEEN,
+    "manual-app\u00a015\u2003prod": FIFTEEN,
+    # reasons
+    "manual-app prod because fixes INC-42": because("fixes INC-42"),
+    "manual-app 15 to prod because fixes INC-42": because("fixes INC-42", version="15"),
+    "manual-app prod BECAUSE it is Friday": because("it is Friday"),
+    "manual-app prod Because\nit is Friday": because("it is Friday"),
+    "manual-app prod because because I can": because("because I can"),
+    "manual-app prod because of the “sale” – really": because("of the “sale” – really"),
+    "manual-app prod because": TO_PROD,
+    "manual-app prod because   ": TO_PROD,
+    # verbs
+    "": Verb(name="help"),
+    "   \u200b ": Verb(name="help"),
+    "help": Verb(name="help"),
+    "HELP me": Verb(name="help"),
+    "pending": Verb(name="pending"),
+    "status": Verb(name="status"),
+    "status manual-app": Verb(name="status", text="manual-app"),
+    "status “manual-app”": Verb(name="status", text="manual-app"),
+    f"show {ID}": Verb(name="show", id=ID),
+    f"Show {ID.lower()}": Verb(name="show", id=ID),
+    f"approve {ID}": Verb(name="approve", id=ID),
+    f"APPROVE  {ID.lower()}": Verb(name="approve", id=ID),
+    f"approve “{ID}”": Verb(name="approve", id=ID),
+    f"approve {ID.replace('-', '–')}": Verb(name="approve", id=ID),
+    f"approve {ID.replace('-', '—')}": Verb(name="approve", id=ID),
+    f"withdraw {ID}": Verb(name="withdraw", id=ID),
+    f"reject {ID} wrong branch": Verb(name="reject", id=ID, text="wrong branch"),
+    f"reject {ID}": Verb(name="reject", id=ID),
+    f"cancel {ID}": Verb(name="cancel", id=ID),
+    f"cancel {ID} not today": Verb(name="cancel", id=ID, text="not today"),
+}
+
+REFUSED = {
+    # the sentence, and what its answer has to say
+    "manual-app": "“manual-app” alone",
+    "statsu": "Did you mean “status”?",
+    "pendign": "Did you mean “pending”?",
+    "HLEP": "Did you mean “help”?",
+    f"aprove {ID}": "Did you mean “approve”?",
+    f"rejekt {ID.lower()} no": "Did you mean “reject”?",
+    f"frobnicate {ID}": "There is: show, approve, reject, withdraw, cancel.",
+    "approve": "Type /promote approve P-…",
+    "approve 15": "Type /promote approve P-…",
+    "approve P-7F3KQ0V9X": "Type /promote approve P-…",
+    "approve P-7F3KQ0V9XU": "Type /promote approve P-…",
+    "approve P-7F3KQ0V9X\u212a": "Type /promote approve P-…",
+    "show manual-app": "Type /promote show P-…",
+    "manual-app 15 to prod fixes INC-42": "a reason begins with because",
+    "manual-app 1 5 prod now": "a version has no spaces",
+    "manual-app 15 prod --dry-run": "I do not understand “--dry-run”",
+    "“”": "I do not understand",
+    "because x y z": "I do not understand",
+}
+
+
+@pytest.mark.parametrize("sentence", UNDERSTOOD)
+def test_a_sentence_is_understood(sentence: str) -> None:
+    """Each way to say it, also as phones and copied text spell it, gives the same wish."""
+    assert parse(sentence) == UNDERSTOOD[sentence]
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_a_wrong_sentence_gets_help(sentence: str) -> None:
+    """Nothing is guessed: the answer shows the nearest word, or what to type instead."""
+    with pytest.raises(Refused) as refused:
+        parse(sentence)
+    assert REFUSED[sentence] in str(refused.value)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_app_can_have_a_verbs_name(verb: str) -> None:
+    """A verb is never taken for an app, so `promote.yaml` refuses apps of that name."""
+    assert verb in RESERVED
+    assert not isinstance(_parsed(f"{verb} {ID}"), Request)
+
+
+def _parsed(sentence: str) -> Request | Verb | None:
+    try:
+        return parse(sentence)
+    except Refused:
+        return None
+
+
+words = st.sampled_from(
+    [
+        *VERBS,
+        ID,
+        ID.lower(),
+        "manual-app",
+        "15",
+        "to",
+        "prod",
+        "because",
+        "“",
+        "”",
+        "'",
+        '"',
+        "—",
+        "-",
+        "\u200b",
+    ]
+)
+sentences = st.one_of(
+    st.text(max_size=80),
+    st.lists(words, max_size=8).map(" ".join),
+    st.lists(st.one_of(words, st.text(max_size=5)), max_size=8).map("".join),
+)
+
+
+@given(sentences)
+def test_anything_typed_is_understood_or_refused(sentence: str) -> None:
+    """Whatever comes, the answer is a wish with its words in place, or `Refused`: no other error."""
+    wish = _parsed(sentence)
+    if isinstance(wish, Request):
+        assert wish.app
+        assert wish.environment
+        assert len(" ".join(filter(None, (wish.app, wish.version, wish.environment))).split()) in (2, 3)
+        assert wish.reason is None or wish.reason.strip() == wish.reason != ""
+    if isinstance(wish, Verb):
+        assert wish.name in VERBS
+        assert wish.id is None or wish.id == wish.id.upper()
+
+
+@given(st.text(min_size=1).filter(lambda text: text.split()))
+def test_a_reason_is_kept_word_for_word(reason: str) -> None:
+    """Only what nobody can see is taken out of a reason; the words are the person's own."""
+    invisible = dict.fromkeys([*range(0x200B, 0x2010), 0x2060, 0xFEFF])
+    kept = reason.translate(invisible).strip() or None
+    wish = parse(f"manual-app prod because {reason}")
+    assert isinstance(wish, Request)
+    assert wish.reason == kept

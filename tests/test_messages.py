@@ -1,0 +1,572 @@
+"""What people see: every message has its golden file, fits into Slack, and lets nothing from outside act."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from builders import (
+    AMY,
+    APPROVERS,
+    BEN,
+    DANA,
+    ID,
+    MINUTE,
+    NOON,
+    PROD,
+    approval,
+    in_phase,
+    requested,
+    same_as_golden,
+    target,
+)
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bot.core.catalog import Application, ApprovalRule, Policy, Target
+from bot.core.errors import Failed, PromoteError, Refused, TargetBusy, Unavailable
+from bot.core.people import Action
+from bot.core.ports import Card
+from bot.core.promoter import Place
+from bot.core.promotion import Event, LineChange, Phase, Promotion, Signer
+from bot.core.rollout import ApplicationFacts, Look, Pod, Progress, ResourceResult, Stage, Workloads
+from bot.messages import answers, modals
+from bot.messages.card import EMOJI, HEADLINE, action_id, card, headline
+from bot.messages.mrkdwn import Message, code, cut, escape, fenced, link, listed, mention, plain
+from bot.messages.thread import story
+from bot.playground import blocks as block_kit
+
+PLACE = Card(channel="C0DEPLOYS", ts="1.0", link="https://acme.example.com/archives/C0DEPLOYS/p1")
+EMPTY = Look()
+NO_APPROVAL = target("prod", policy=Policy(), banner=None)
+GROUP = ApprovalRule(users=frozenset(), groups=frozenset({"S0OWNERS"}), minimum=1)
+
+
+def progress(stage: Stage, says: str, **changes: Any) -> Progress:
+    """One application of prod, as it was seen last."""
+    return Progress(name="manual-app-prod", stage=stage, since=NOON, says=says, **changes)
+
+
+ROLLING = Look(
+    applications=(progress(Stage.ROLLING_OUT, "synced, pods rolling out", pods="1 of 3 pods ready"),)
+)
+DEGRADED = Look(
+    applications=(
+        progress(
+            Stage.DEGRADED,
+            "degraded: Deployment/manual-app: exceeded its progress deadline",
+            pods="2 of 3 pods ready, CrashLoopBackOff",
+        ),
+    ),
+)
+AWAY = Look(
+    applications=(progress(Stage.UNREACHABLE, "Argo CD is not available: timed out; the commit is pushed"),),
+    waits_for="Argo CD is not available: timed out; trying again",
+)
+ONE_YES = requested().approve(approval(requested(), AMY))
+
+CARDS: dict[str, tuple[Target, Promotion, Look]] = {
+    **{phase.value: (PROD, in_phase(phase), EMPTY) for phase in Phase},
+    "requested, one of two": (PROD, ONE_YES, EMPTY),
+    "requested by group": (
+        target("prod", policy=Policy(rules=(APPROVERS, GROUP), total=2)),
+        requested(),
+        EMPTY,
+    ),
+    "requested, no approval needed": (NO_APPROVAL, requested(NO_APPROVAL, reason=None), EMPTY),
+    "requested, the store's host waits": (
+        PROD,
+        requested(),
+        Look(waits_for="Slack is not available: it asks for a pause; trying again"),
+    ),
+    "from CI": (target("dev"), replace(requested(target("dev")), source="ci"), EMPTY),
+    "two keys": (
+        PROD,
+        requested(
+            changes=(
+                LineChange(path="values-prod.yaml", number=3, before="  tag: 14", after="  tag: 15"),
+                LineChange(path="values-prod.yaml", number=9, before="  tag: 14", after="  tag: 15"),
+            )
+        ),
+        EMPTY,
+    ),
+    "committed, rolling out": (PROD, in_phase(Phase.COMMITTED), ROLLING),
+    "committed, degraded": (PROD, in_phase(Phase.COMMITTED), DEGRADED),
+    "committed, Argo CD away": (PROD, in_phase(Phase.COMMITTED), AWAY),
+    "failed before the commit": (
+        PROD,
+        in_phase(Phase.APPROVED).fail(
+            at=NOON + 3 * MINUTE, why="the git host refused the push: protected branch"
+        ),
+        EMPTY,
+    ),
+}
+
+EVENTS = tuple(
+    Event(edition=number, at=NOON, what=what, phase=phase, by=by, why=why)
+    for number, (what, phase, by, why) in enumerate(
+        [
+            ("requested", Phase.REQUESTED, DANA.id, "fixes INC-42"),
+            ("approval", Phase.REQUESTED, AMY.id, None),
+            ("withdrawal", Phase.REQUESTED, AMY.id, None),
+            ("approved", Phase.APPROVED, None, None),
+            ("quorum lost", Phase.REQUESTED, None, "an approver may not approve any more"),
+            ("committing", Phase.COMMITTING, None, None),
+            ("not written", Phase.APPROVED, None, None),
+            ("committed", Phase.COMMITTED, None, "c" * 40),
+            ("live", Phase.LIVE, None, "synced and healthy, every pod runs it"),
+            ("failed", Phase.FAILED, None, "sync failed"),
+            ("rejected", Phase.REJECTED, AMY.id, "freeze until Monday"),
+            ("expired", Phase.EXPIRED, None, "1 of 2 approvals when the time was up"),
+            ("cancelled", Phase.CANCELLED, DANA.id, None),
+            ("superseded", Phase.SUPERSEDED, None, "P-0000000000 brought 16"),
+            ("stale", Phase.STALE, None, "prod went from 14 to 16 after it was asked for"),
+            ("something of a newer bot", Phase.REQUESTED, None, "why *not*"),
+        ],
+        start=1,
+    )
+)
+
+
+def facts(**changes: Any) -> ApplicationFacts:
+    """`manual-app-prod` as Argo CD shows it: synced, healthy, running 14."""
+    image = "images.example.com/acme/manual-app:14"
+    pod = Pod(name="manual-app-1", images=(image,), is_ready=True, is_terminating=False)
+    plain_facts = ApplicationFacts(
+        name="manual-app-prod",
+        revision="c" * 40,
+        sync="Synced",
+        health="Healthy",
+        reconciled_at=NOON,
+        automated=True,
+        workloads=Workloads(rendered_images=frozenset({image}), pods=(pod,)),
+    )
+    return replace(plain_facts, **changes)
+
+
+def place(fact: ApplicationFacts | str, *, version: str = "14", current: Promotion | None = None) -> Place:
+    """Prod as `/promote status` finds it."""
+    return Place(target=PROD, version=version, applications=(fact,), current=current)
+
+
+ANSWERS: dict[str, Callable[[], str]] = {
+    "help": lambda: answers.HELP,
+    "refused": lambda: answers.refusal(
+        Refused("I know no app called “manual-ap”. Did you mean “manual-app”?")
+    ),
+    "busy": lambda: answers.refusal(
+        TargetBusy(f"manual-app in prod is held by {ID}.", holder=ID, link=PLACE.link)
+    ),
+    "unavailable": lambda: answers.refusal(Unavailable("the store", "it does not answer")),
+    "maybe done": lambda: answers.refusal(Unavailable("the store", "the answer was lost", maybe_done=True)),
+    "failed": lambda: answers.refusal(Failed("values-prod.yaml has no key image.tag")),
+    "broken": lambda: answers.broken("4f2a"),
+    "asked": lambda: answers.asked(requested(), "C0DEPLOYS"),
+    **{f"done, {phase}": lambda phase=phase: answers.done(in_phase(phase)) for phase in Phase},  # type: ignore[misc]
+    "pending, none": lambda: answers.pending([]),
+    "pending": lambda: answers.pending([(requested(), PLACE), (ONE_YES, Card())]),
+    "show": lambda: answers.show(in_phase(Phase.LIVE), PLACE, EVENTS[:4]),
+    "status": lambda: answers.status(
+        [
+            place(facts()),
+            place(facts(health="Degraded"), version="15", current=in_phase(Phase.COMMITTED)),
+            place("Argo CD is not available: timed out"),
+        ]
+    ),
+    "status, no app": lambda: answers.status([]),
+}
+
+
+def as_json(message: Message) -> str:
+    """A message as it is sent, for a golden file."""
+    return json.dumps({"text": message.text, "blocks": message.blocks}, indent=2, ensure_ascii=False) + "\n"
+
+
+def texts(value: object) -> Iterator[str]:
+    """Every text in a payload that Slack would render, but for ids and values."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key not in (
+                "type",
+                "block_id",
+                "action_id",
+                "value",
+                "callback_id",
+                "private_metadata",
+                "style",
+            ):
+                yield from texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+OURS = re.compile(
+    r"<@U0\w+>|<!subteam\^S0\w+>|<#C0\w+>|<!date\^\d+\^\{date_short_pretty\} \{time\}\|[\w:, ]+>"
+    r"|<https://(?:acme|git|argocd)\.example\.com/[^\s<>|]*\|"
+)
+"""Every form of `<…>` that we write ourselves; the label of a link ends with the next `>`."""
+
+
+def assert_harmless(text: str) -> None:
+    """No mention, link or entity that is not our own, and each of ours is whole."""
+    left = OURS.sub(lambda found: "" if found[0].endswith(">") else "⟨", text)
+    assert "<" not in left, f"markup from outside: {left!r}"
+    assert left.count(">") - len(re.findall(r"^> ", left, re.MULTILINE)) == left.count("⟨"), left
+    assert not re.search(r"&(?!(amp|lt|gt);)", text.removesuffix("…")), f"half an entity: {text!r}"
+
+
+def buttons(message: Message) -> list[dict[str, Any]]:
+    """Every button of a card."""
+    return [each for block in message.blocks if block["type"] == "actions" for each in block["elements"]]
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_card_looks_as_it_was_agreed(name: str) -> None:
+    """The whole message of each phase, and of each special case, is under review as a golden file."""
+    same_as_golden(f"card {name}.json".replace(" ", "_"), as_json(card(*CARDS[name])))
+
+
+def test_the_thread_tells_the_story_as_it_was_agreed() -> None:
+    """One line for each kind of event, in people's words."""
+    same_as_golden("thread.txt", story(in_phase(Phase.LIVE), EVENTS) + "\n")
+
+
+def test_the_modal_looks_as_it_was_agreed() -> None:
+    """Reject asks for a reason, and says about what."""
+    same_as_golden(
+        "modal_reject.json", json.dumps(modals.reject(requested()), indent=2, ensure_ascii=False) + "\n"
+    )
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_answer_reads_as_it_was_agreed(name: str) -> None:
+    """Each private answer is a golden file of its own."""
+    same_as_golden(f"answer {name}.txt".replace(" ", "_"), ANSWERS[name]() + "\n")
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_slack_accepts_every_card(name: str) -> None:
+    """Each card keeps Slack's limits, has a text beside its blocks, and block ids of its own edition."""
+    where, promotion, look = CARDS[name]
+    message = card(where, promotion, look)
+    assert block_kit.problems(list(message.blocks), block_kit.MESSAGE) == []
+    assert message.text.strip()
+    assert all(f"{promotion.id}:{promotion.edition}:" in block["block_id"] for block in message.blocks)
+
+
+def test_slack_accepts_the_modal() -> None:
+    """The reject modal keeps Slack's limits and knows its promotion by the id alone."""
+    view = modals.reject(requested())
+    assert block_kit.view_problems(view, home=False) == []
+    assert view["private_metadata"] == ID
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_text_alone_says_where_it_stands(name: str) -> None:
+    """Old clients, screen readers and phones show `text` only: app, versions, environment, people and phase."""
+    where, promotion, look = CARDS[name]
+    text = card(where, promotion, look).text
+    first = (
+        "Requested"
+        if name == "requested, no approval needed" or name == "from CI"
+        else HEADLINE[promotion.phase]
+    )
+    assert text.startswith(f"{first}: manual-app 15 to {promotion.environment} (14 → 15), asked by Dana.")
+    for part in (
+        promotion.reason,
+        promotion.ending,
+        look.waits_for,
+        *(each.by.name for each in promotion.approvals),
+    ):
+        assert not part or part in text
+    assert not re.search(r"<@|<!|`|:\w+:", text), "no markup in a text that nobody formats"
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_the_state_is_a_word_beside_the_emoji(phase: Phase) -> None:
+    """Nobody needs to see colours or pictures: the header begins with an emoji and says the phase in words."""
+    assert headline(PROD, in_phase(phase)) == f"{EMOJI[phase]} {HEADLINE[phase]}: manual-app 15 → prod"
+    assert len(set(EMOJI.values())) == len(set(HEADLINE.values())) == len(Phase)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_each_line_of_a_rollout_has_words(stage: Stage) -> None:
+    """A rollout's emoji is never alone either: the application and Argo CD's words stand beside it."""
+    look = Look(applications=(progress(stage, "says something"),))
+    shown = "\n".join(texts(card(PROD, in_phase(Phase.COMMITTED), look).blocks))
+    assert re.search(r":\w+: <https://argocd[^>]*\|manual-app-prod>: says something", shown)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_buttons_vanish_once_it_is_decided(phase: Phase) -> None:
+    """Only an open request can be decided; afterwards there is at most “Ask again”."""
+    found = [button["action_id"] for button in buttons(card(PROD, in_phase(phase), EMPTY))]
+    if phase is Phase.REQUESTED:
+        assert found == [action_id(each) for each in (Action.APPROVE, Action.REJECT, Action.CANCEL)]
+    elif phase in (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAILED):
+        assert found == [action_id(Action.ASK_AGAIN)]
+    else:
+        assert found == []
+
+
+def test_without_a_policy_there_is_nothing_to_press() -> None:
+    """Where no approval is needed nobody is asked for one."""
+    message = card(NO_APPROVAL, requested(NO_APPROVAL), EMPTY)
+    assert buttons(message) == []
+    assert "Approval" not in as_json(message)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_button_holds_the_id_and_the_content_alone(name: str) -> None:
+    """Facts in a button could be forged or old: the click is looked up by id, and bound to what was shown."""
+    where, promotion, look = CARDS[name]
+    for button in buttons(card(where, promotion, look)):
+        assert button["value"] == f"{promotion.id} {promotion.content_hash}"
+        assert promotion.title in button["accessibility_label"]
+
+
+def test_approve_asks_once_more_and_repeats_what_it_does() -> None:
+    """Slack's confirm dialog names version, app, environment, the old version and the banner."""
+    approve = buttons(card(PROD, requested(), EMPTY))[0]
+    text = approve["confirm"]["text"]["text"]
+    for part in ("`15`", "manual-app", "prod", "`14`", "Real users. Look twice."):
+        assert part in text
+    assert approve["confirm"]["title"]["text"] == "Promote to prod?"
+
+
+def test_a_group_is_mentioned_as_a_group() -> None:
+    """User groups and people have different mentions; the wrong one shows as an empty name."""
+    shown = "\n".join(texts(card(*CARDS["requested by group"]).blocks))
+    assert "1 of <!subteam^S0OWNERS>" in shown
+    assert "1 of <@U0AMY>, <@U0BEN>" in shown
+
+
+def test_the_banner_stands_only_while_it_can_help() -> None:
+    """“Look twice” is for those who still decide or watch; an ended promotion does without it."""
+    for phase in Phase:
+        shown = as_json(card(PROD, in_phase(phase), EMPTY))
+        assert ("Look twice" in shown) is not phase.is_final
+
+
+def test_the_cards_are_told_apart_in_every_edition() -> None:
+    """Slack keeps what was typed or pressed in a block of the same id, so each edition has new ids."""
+    first = {block["block_id"] for block in card(PROD, requested(), EMPTY).blocks}
+    second = {block["block_id"] for block in card(PROD, ONE_YES, EMPTY).blocks}
+    assert not first & second
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_slack_changes_nothing_in_our_texts(name: str) -> None:
+    """`verbatim` keeps Slack from linking or mentioning what only looks like an address, a channel or a name."""
+
+    def formatted(value: object) -> Iterator[dict[str, Any]]:
+        if isinstance(value, dict):
+            if value.get("type") == "mrkdwn":
+                yield value
+            for inner in value.values():
+                yield from formatted(inner)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                yield from formatted(inner)
+
+    found = list(formatted(card(*CARDS[name]).blocks))
+    assert found
+    assert all(each.get("verbatim") is True for each in found)
+
+
+PINGS = [
+    "<!channel>",
+    "<!here> look",
+    "<@U0CEO> said yes",
+    "<!subteam^S0SRE>",
+    "<https://evil.example.com|Approve>",
+    "<mailto:a@example.com|mail>",
+    "<#C0OTHER>",
+    "&lt;!channel&gt;",
+    "<!date^0^{date}|x>",
+    "`<!channel>`",
+    "```\n<!channel>\n```",
+    "*bold* _it_ ~no~ `code`",
+    "> quoted\n> twice",
+    "|<>&" * 200,
+    "&" * 5000,
+    "*" * 5000,
+    "\u202etxet\u202c \u200b\x00\x1b",
+    "",
+]
+outside = st.one_of(
+    st.sampled_from(PINGS),
+    st.text(max_size=100),
+    st.lists(
+        st.sampled_from(["<", ">", "&", "`", "```", "*", "|", "!channel", "@U0CEO", "\n", " ", "x"]),
+        max_size=20,
+    ).map("".join),
+)
+
+
+@given(st.sampled_from(Phase), outside, outside, outside, outside)
+@example(Phase.FAILED, "&" * 5000, "&" * 5000, "&" * 5000, "&" * 5000)
+@example(Phase.COMMITTED, "<!channel>", "<@U0CEO>", "<!here>", "<https://evil.example.com|Approve>")
+def test_nothing_from_outside_acts_in_a_card(
+    phase: Phase, reason: str, name: str, says: str, line: str
+) -> None:
+    """Reasons, names, values files and Argo CD's words cannot ping, link, or break the card's form."""
+    change = LineChange(path="values-prod.yaml", number=3, before=line, after=line)
+    promotion = in_phase(phase, reason=reason, requested_by=replace(DANA, name=name), changes=(change,))
+    promotion = replace(promotion, old_version=line or "14", ending=says if promotion.ending else None)
+    look = Look(applications=(progress(Stage.WAITING, says, pods=says),), waits_for=says)
+    message = card(replace(PROD, banner=says or None), promotion, look)
+    assert block_kit.problems(list(message.blocks), block_kit.MESSAGE) == []
+    for text in texts([block for block in message.blocks if block["type"] != "header"]):
+        assert_harmless(text)
+    assert_harmless(message.text)
+    assert message.text.strip()
+
+
+@given(outside, outside)
+def test_nothing_from_outside_acts_in_an_answer(says: str, version: str) -> None:
+    """Errors of other systems, stories and versions of values files are shown as words and nothing else."""
+    promotion = requested(reason=says, old_version=version, requested_by=replace(DANA, name=says))
+    events = [replace(event, why=says) for event in EVENTS]
+    errors: list[PromoteError] = [Refused(says), Unavailable("Argo CD", says), Failed(says)]
+    unhealthy = facts(health="Degraded", unhealthy=(ResourceResult(name=says, status=says, message=says),))
+    for text in [
+        *(answers.refusal(error) for error in errors),
+        answers.show(promotion, PLACE, events),
+        answers.pending([(promotion, PLACE)]),
+        answers.status([place(says, version=version), place(unhealthy)]),
+        answers.done(promotion),
+        story(promotion, events),
+        *texts(modals.reject(promotion)),
+    ]:
+        assert_harmless(text)
+        assert text.strip()
+
+
+@given(st.text(), st.integers(1, 400))
+def test_plain_words_stay_in_their_line(text: str, limit: int) -> None:
+    """Outside words in a sentence have no line break and no formatting, and come back when unescaped."""
+    shown = plain(text, limit)
+    assert len(shown.splitlines()) <= 1
+    assert not re.search(r"[*_~`](?!\u200b)", shown)
+    assert not re.search(r"[<>]", shown)
+    whole = " ".join(text.split())
+    bare = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    assert len(whole) > limit or re.sub(r"([*_~`])\u200b", r"\1", bare) == re.sub(
+        r"([*_~`])\u200b", r"\1", whole
+    )
+
+
+@given(st.text(), st.integers(1, 200))
+def test_code_ends_where_we_end_it(text: str, limit: int) -> None:
+    """Outside words as code hold no backtick, no line break, and are never empty: `` `` `` is not code."""
+    shown = code(text, limit)
+    assert re.fullmatch(r"`[^`<>\n]+`", shown)
+
+
+@given(st.text(alphabet="`ab\n<&"), st.integers(3, 100))
+def test_a_fence_ends_where_we_end_it(text: str, limit: int) -> None:
+    """Outside lines cannot close their code block early."""
+    shown = fenced(text, limit)
+    assert shown.startswith("```")
+    assert shown.endswith("```")
+    assert "```" not in shown[3:-3]
+
+
+@given(st.text(), st.integers(1, 50))
+def test_a_cut_shows_that_something_was_left_out(text: str, limit: int) -> None:
+    """At most so many characters; an ellipsis only where text is missing."""
+    shown = cut(text, limit)
+    assert len(shown) <= limit
+    assert shown == text or (shown.endswith("…") and text.startswith(shown[:-1]))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["javascript:alert(1)", "https://a b", "https://x|y", "https://x>y", "file:///etc", "", None, "https://"],
+)
+def test_only_web_addresses_become_links(url: str | None) -> None:
+    """Anything else that stands where an address should be leaves the bare text."""
+    assert link(url, "text") == "text"
+    assert link("https://x.example.com/?a=1&b=2", "text") == "<https://x.example.com/?a=1&amp;b=2|text>"
+
+
+def test_mentions_tell_people_from_groups() -> None:
+    """`S…` is a user group, everything else a person."""
+    assert (mention("U0AMY"), mention("W0AMY"), mention("S0SRE")) == (
+        "<@U0AMY>",
+        "<@W0AMY>",
+        "<!subteam^S0SRE>",
+    )
+
+
+def test_escaping_comes_first_for_ampersands() -> None:
+    """Escaped text is shown as it was typed, also where it looks escaped already."""
+    assert escape("<a> & &lt;") == "&lt;a&gt; &amp; &amp;lt;"
+
+
+def test_a_long_list_is_cut_between_lines() -> None:
+    """A hundred requests do not end in half a link; the answer says how many more there are."""
+    text = answers.pending([(requested(), PLACE)] * 100)
+    assert len(text) <= 3900
+    assert_harmless(text)
+    found = re.search(r"\n… and (\d+) more$", text)
+    assert found
+    assert text.count("• ") + int(found[1]) == 100
+    assert listed(["one", "two"]) == "one\ntwo"
+
+
+def test_a_card_with_everything_at_its_longest_is_accepted() -> None:
+    """Long names, many approvers, many applications and long reasons stay within Slack's limits."""
+    many = frozenset(f"U0{number:09}" for number in range(200))
+    rule = ApprovalRule(users=many, groups=frozenset(), minimum=3)
+    applications = tuple(
+        Application(
+            server="main",
+            name=f"{'a' * 60}-{number}",
+            project="default",
+            link="https://argocd.example.com/" + "x" * 200,
+        )
+        for number in range(20)
+    )
+    where = replace(
+        PROD,
+        app="a" * 40,
+        environment="e" * 40,
+        policy=Policy(rules=(rule,) * 3, total=9),
+        applications=applications,
+        banner="B" * 500,
+    )
+    change = LineChange(path="p" * 200, number=10**6, before="&" * 2000, after="<" * 2000)
+    promotion = requested(
+        where, reason="&" * 500, version="v" * 128, old_version="o" * 128, changes=(change,) * 10
+    )
+    signers = [Signer(id=user, team="T0ACME", name="N" * 80) for user in sorted(many)[:9]]
+    promotion = replace(promotion, approvals=tuple(approval(promotion, signer) for signer in signers))
+    look = Look(
+        applications=tuple(
+            replace(progress(Stage.DEGRADED, "<" * 900), name=each.name) for each in applications
+        ),
+        waits_for="&" * 900,
+    )
+    for phase in (Phase.REQUESTED, Phase.COMMITTED, Phase.LIVE, Phase.FAILED):
+        shown = replace(promotion, phase=phase, revision="c" * 40, ending="&" * 5000)
+        message = card(where, shown, look)
+        assert block_kit.problems(list(message.blocks), block_kit.MESSAGE) == []
+        assert len(message.text) <= 10_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"), [(0, "0 s"), (42, "42 s"), (59, "59 s"), (60, "1 min 0 s"), (131, "2 min 11 s")]
+)
+def test_the_end_tells_how_long_it_took(seconds: int, says: str) -> None:
+    """From the commit to the end, in seconds or minutes."""
+    committed = in_phase(Phase.COMMITTED)
+    live = committed.go_live(at=NOON + 2 * MINUTE + timedelta(seconds=seconds), why="it runs")
+    assert f"after {says}" in as_json(card(PROD, live, EMPTY))
