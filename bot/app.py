@@ -106,7 +106,9 @@ def sealer(settings: Settings) -> Sealer:
 async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[Outside]:
     """Connect to everything and disconnect at the end; raises `SettingsError` and `ConfigError` before anything."""
     if not may_embed:
-        settings.require("REDIS_URL", "web and worker are two processes, so they need one store between them.")
+        settings.require(
+            "REDIS_URL", "web and worker are two processes, so they need one store between them."
+        )
     config = load(settings.config_path)
     catalog = build_catalog(config)
     token = settings.require("SLACK_BOT_TOKEN", "it is the bot's token, xoxb-….")
@@ -235,11 +237,11 @@ async def _hear(outside: Outside, stack: contextlib.AsyncExitStack) -> SocketMod
         socket = SocketMode(bolt(outside, background), app_token)
         await stack.enter_async_context(_running(socket.run()))
         return socket
-    settings.require(
+    secret = settings.require(
         "SLACK_SIGNING_SECRET", "it proves that a request comes from Slack (or set SLACK_APP_TOKEN)."
     )
     public = web.Application()
-    public.router.add_post("/slack/events", slack_events(bolt(outside, background)))
+    public.router.add_post("/slack/events", slack_events(bolt(outside, background), secret))
     await stack.enter_async_context(_site(public, settings.host, settings.port))
     return None
 

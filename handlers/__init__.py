@@ -7,7 +7,6 @@ from typing import Any
 from slack_bolt.app.async_app import AsyncApp
 from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.context.respond.async_respond import AsyncRespond
-from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.core.people import Action
 from bot.core.promoter import Promoter
@@ -33,8 +32,9 @@ def register(app: AsyncApp, promoter: Promoter, background: Background) -> None:
         await listening.click(buttons.approve(body), ack=ack, respond=respond)
 
     @app.action(action_id(Action.REJECT))
-    async def reject(body: Body, ack: AsyncAck, respond: AsyncRespond, client: AsyncWebClient) -> None:
-        await listening.click(buttons.reject(body, client), ack=ack, respond=respond)
+    async def reject(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
+        # Bolt's own copy of the client would read HTTPS_PROXY again, and forget NO_PROXY.
+        await listening.click(buttons.reject(body, app.client), ack=ack, respond=respond)
 
     @app.view(REJECT)
     async def reject_reason(body: Body, ack: AsyncAck) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from aiohttp import ClientError
+from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.core.errors import Refused
@@ -71,7 +73,13 @@ class Buttons:
         """*Reject…*: ask for the reason, where this person may reject."""
         pressed = await self._on_its_card(body)
         promotion = await self.promoter.require_may(Action.REJECT, pressed.id, user=pressed.user)
-        await client.views_open(trigger_id=pressed.trigger, view=modals.reject(promotion))
+        try:
+            await client.views_open(trigger_id=pressed.trigger, view=modals.reject(promotion))
+        except (SlackClientError, ClientError, OSError) as error:  # Slack gives three seconds for it
+            raise Refused(
+                "The window for the reason could not be opened. "
+                f"Press again, or type /promote reject {promotion.id} <reason>."
+            ) from error
         return None
 
     async def reject_with_reason(self, body: dict[str, Any]) -> str | None:

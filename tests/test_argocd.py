@@ -161,7 +161,9 @@ async def test_a_commit_that_changes_nothing_here_is_live_without_an_operation(
     commit = bench.commit("values-dev.yaml", 'tag: "14"', 'tag: "15"')
     progress = await Follower(bench=bench, argo=argo, commit=commit).to_the_end()
     assert progress.stage is Stage.LIVE
-    assert (await argo.observe(TARGET, APPLICATION, refresh=False)).operation != commit
+    operation = (await argo.observe(TARGET, APPLICATION, refresh=False)).operation
+    assert operation
+    assert operation.revision != commit
 
 
 async def test_a_commit_of_somebody_else_on_top_is_live_as_part_of_it(bench: Bench, argo: ArgoCD) -> None:

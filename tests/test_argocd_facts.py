@@ -203,8 +203,14 @@ def test_an_operation_tells_what_it_did_and_what_failed() -> None:
         "finishedAt": "2026-08-24T09:00:03Z",
         "retryCount": 2,
     }
-    found = read({"operationState": state}).operation
+    managed = [{"kind": "ConfigMap", "name": f"part-{number}"} for number in range(5)]
+    status = {
+        "operationState": state,
+        "resources": [*managed, {"kind": "Job", "name": "check", "hook": True}],
+    }
+    found = read(status).operation
     assert found
+    assert found.expected == 5
     assert (found.phase, found.revision, found.is_full, found.retries) == ("Failed", OURS, True, 2)
     assert found.message == "one or more objects failed"
     assert found.finished_at == datetime(2026, 8, 24, 9, 0, 3, tzinfo=UTC)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from argocd_bench import TOKEN
+from argocd_bench import TOKEN, wait_until
 from rollout_cases import APPLICATION, TARGET
 
 from bot.core.errors import Failed, PromoteError, Unavailable
@@ -224,30 +224,75 @@ async def test_a_refresh_that_takes_too_long_is_followed_by_a_plain_look(door: D
     assert [request.query.get("refresh") for request in door.asked] == ["normal", None]
 
 
-async def test_at_most_four_calls_are_under_way_and_refreshes_leave_room(door: Door) -> None:
-    """A slow Argo CD is not helped by more questions, and waiting for comparisons must not block looks."""
-    release, under_way, most = asyncio.Event(), 0, 0
+@pytest.mark.parametrize(("refresh", "at_once"), [(True, 2), (False, 4)])
+async def test_only_a_few_calls_are_under_way_at_once(door: Door, refresh: bool, at_once: int) -> None:
+    """A slow Argo CD is not helped by more questions, and those who wait for comparisons leave room for looks."""
+    release, waiting = asyncio.Event(), []
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        nonlocal under_way, most
-        if "refresh" not in request.query:
+        if release.is_set() or ("refresh" not in request.query and refresh):
             return await answering(json.dumps(ANSWER))(request)
-        under_way += 1
-        most = max(most, under_way)
+        waiting.append(request)
         await release.wait()
-        under_way -= 1
         return await answering(json.dumps(ANSWER))(request)
 
     door.answer = answer
     argo = ArgoCD(servers={"main": Server(url=door.url, token=TOKEN)})
-    refreshes = [asyncio.create_task(argo.observe(TARGET, APPLICATION, refresh=True)) for _ in range(5)]
-    looks = [argo.observe(TARGET, APPLICATION, refresh=False) for _ in range(20)]
-    async with asyncio.timeout(5):
-        assert len(await asyncio.gather(*looks)) == 20
-        release.set()
-        await asyncio.gather(*refreshes)
-    assert most == 2
+    slow = [asyncio.create_task(argo.observe(TARGET, APPLICATION, refresh=refresh)) for _ in range(6)]
+    await wait_until(lambda: len(waiting) == at_once, "as many calls as may be are under way")
+    if refresh:
+        assert (await argo.observe(TARGET, APPLICATION, refresh=False)).sync == "Unknown"
+    assert len(waiting) == at_once
+    release.set()
+    assert len(await asyncio.gather(*slow)) == 6
     await argo.aclose()
+
+
+SYNCED = {"status": "Synced", "revision": "b" * 40}
+SUCCEEDED = {"phase": "Succeeded", "operation": {"sync": {}}}
+
+
+@pytest.mark.parametrize(
+    ("application", "matters"),
+    [
+        ({"status": {"sync": SYNCED}}, True),
+        ({"status": {"sync": SYNCED | {"status": "OutOfSync"}, "operationState": SUCCEEDED}}, True),
+        ({"status": {"sync": SYNCED | {"status": "OutOfSync"}}}, False),
+        ({"status": {"sync": SYNCED}, "operation": {}}, False),
+        ({"status": {"sync": SYNCED | {"revision": "main"}}}, False),
+        ({"status": {"sync": SYNCED}, "spec": {"sources": [{}]}}, False),
+    ],
+    ids=["synced", "just synced", "not synced", "being synced", "not compared", "not followed"],
+)
+async def test_pods_are_asked_for_where_they_tell_something(
+    door: Door, application: dict[str, Any], matters: bool
+) -> None:
+    """The manifests of a large application are megabytes: they are fetched when something is applied, and not before."""
+    source = {
+        "repoURL": TARGET.repository.url,
+        "targetRevision": "main",
+        "helm": {"valueFiles": [TARGET.path]},
+    }
+    door.answer = answering(json.dumps(ANSWER | {"spec": {"source": source}} | application))
+    assert ((await look(door.url)).workloads is not None) is matters
+    parts = [request.path.removeprefix(HERE) for request in door.asked]
+    assert parts == ["", *(["/managed-resources", "/resource-tree"] if matters else [])]
+
+
+async def test_pods_that_cannot_be_read_now_do_not_hide_the_rest(door: Door) -> None:
+    """The cache behind the resource tree is lost now and then; sync and health are still told."""
+    source = {"repoURL": TARGET.repository.url, "helm": {"valueFiles": [TARGET.path]}}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/resource-tree"):
+            return await saying(500, "error getting cached app resource tree: cache: key is missing")(request)
+        return await answering(json.dumps(ANSWER | {"spec": {"source": source}, "status": {"sync": SYNCED}}))(
+            request
+        )
+
+    door.answer = answer
+    found = await look(door.url)
+    assert (found.sync, found.workloads) == ("Synced", None)
 
 
 async def test_an_anonymous_answer_means_that_the_token_expired(door: Door) -> None:

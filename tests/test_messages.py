@@ -11,7 +11,6 @@ import pytest
 from builders import (
     AMY,
     APPROVERS,
-    BEN,
     DANA,
     ID,
     MINUTE,
@@ -77,7 +76,7 @@ CARDS: dict[str, tuple[Target, Promotion, Look]] = {
         EMPTY,
     ),
     "requested, no approval needed": (NO_APPROVAL, requested(NO_APPROVAL, reason=None), EMPTY),
-    "requested, the store's host waits": (
+    "requested, Slack away": (
         PROD,
         requested(),
         Look(waits_for="Slack is not available: it asks for a pause; trying again"),
@@ -138,6 +137,10 @@ def facts(**changes: Any) -> ApplicationFacts:
     plain_facts = ApplicationFacts(
         name="manual-app-prod",
         revision="c" * 40,
+        tracks=None,
+        compares_spec=True,
+        is_operating=False,
+        operation=None,
         sync="Synced",
         health="Healthy",
         reconciled_at=NOON,
@@ -229,7 +232,7 @@ def buttons(message: Message) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", CARDS)
 def test_the_card_looks_as_it_was_agreed(name: str) -> None:
     """The whole message of each phase, and of each special case, is under review as a golden file."""
-    same_as_golden(f"card {name}.json".replace(" ", "_"), as_json(card(*CARDS[name])))
+    same_as_golden(f"card_{re.sub(r'[^a-z]+', '_', name.lower())}.json", as_json(card(*CARDS[name])))
 
 
 def test_the_thread_tells_the_story_as_it_was_agreed() -> None:
@@ -244,10 +247,10 @@ def test_the_modal_looks_as_it_was_agreed() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_the_answer_reads_as_it_was_agreed(name: str) -> None:
-    """Each private answer is a golden file of its own."""
-    same_as_golden(f"answer {name}.txt".replace(" ", "_"), ANSWERS[name]() + "\n")
+def test_the_answers_read_as_it_was_agreed() -> None:
+    """Every private answer stands in one golden file, under the name of its occasion."""
+    parts = [f"## {name}\n{answer()}\n" for name, answer in ANSWERS.items()]
+    same_as_golden("answers.txt", "\n".join(parts))
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -272,11 +275,7 @@ def test_the_text_alone_says_where_it_stands(name: str) -> None:
     """Old clients, screen readers and phones show `text` only: app, versions, environment, people and phase."""
     where, promotion, look = CARDS[name]
     text = card(where, promotion, look).text
-    first = (
-        "Requested"
-        if name == "requested, no approval needed" or name == "from CI"
-        else HEADLINE[promotion.phase]
-    )
+    first = "Requested" if name in {"requested, no approval needed", "from CI"} else HEADLINE[promotion.phase]
     assert text.startswith(f"{first}: manual-app 15 to {promotion.environment} (14 → 15), asked by Dana.")
     for part in (
         promotion.reason,
@@ -284,7 +283,7 @@ def test_the_text_alone_says_where_it_stands(name: str) -> None:
         look.waits_for,
         *(each.by.name for each in promotion.approvals),
     ):
-        assert not part or part in text
+        assert not part or part.lower() in text.lower()
     assert not re.search(r"<@|<!|`|:\w+:", text), "no markup in a text that nobody formats"
 
 
@@ -343,15 +342,15 @@ def test_approve_asks_once_more_and_repeats_what_it_does() -> None:
 def test_a_group_is_mentioned_as_a_group() -> None:
     """User groups and people have different mentions; the wrong one shows as an empty name."""
     shown = "\n".join(texts(card(*CARDS["requested by group"]).blocks))
-    assert "1 of <!subteam^S0OWNERS>" in shown
-    assert "1 of <@U0AMY>, <@U0BEN>" in shown
+    assert "\n<!subteam^S0OWNERS>" in shown
+    assert "\n<@U0AMY> or <@U0BEN>\n" in shown
 
 
 def test_the_banner_stands_only_while_it_can_help() -> None:
-    """“Look twice” is for those who still decide or watch; an ended promotion does without it."""
+    """“Look twice” is for those who decide; later nobody can heed it."""
     for phase in Phase:
         shown = as_json(card(PROD, in_phase(phase), EMPTY))
-        assert ("Look twice" in shown) is not phase.is_final
+        assert ("Look twice" in shown) is (phase is Phase.REQUESTED)
 
 
 def test_the_cards_are_told_apart_in_every_edition() -> None:

@@ -150,6 +150,11 @@ STAGES: dict[str, tuple[ApplicationFacts, Stage, str]] = {
         Stage.SETTLING,
         "does not compare with this commit",
     ),
+    "a deployed commit that cannot be compared settles": (
+        facts(sync="Unknown"),
+        Stage.SETTLING,
+        "does not compare with this commit",
+    ),
     "out of sync again at the same commit is no success": (
         facts(sync="OutOfSync"),
         Stage.ROLLING_OUT,

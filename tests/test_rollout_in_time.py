@@ -60,6 +60,15 @@ def test_the_hold_ends_at_its_very_second_and_not_before() -> None:
     assert following.refreshed_at == [0, 10]
 
 
+def test_a_comparison_that_nobody_asked_for_does_not_end_the_hold() -> None:
+    """It may have begun before the last pod turned ready; the one that decides is asked for after the hold."""
+    held = been(Stage.CONFIRMING, since=0, refreshed_at=after(9.9))
+    compared = facts(reconciled_at=after(5))
+    assert decide(compared, case(10, before=held)).stage is Stage.CONFIRMING
+    asked = replace(held, refreshed_at=after(10))
+    assert decide(compared, case(10, before=asked)).stage is Stage.LIVE
+
+
 def test_a_lost_refresh_keeps_the_hold_until_one_is_answered() -> None:
     """Argo CD loses a refresh that comes during a comparison: only a newer stamp proves that it looked again."""
     following = Following()

@@ -1,5 +1,6 @@
 """The store keeps promotions on a real server: whole, once, in order, and due when it says so."""
 
+import asyncio
 import json
 from contextlib import aclosing
 from dataclasses import replace
@@ -187,6 +188,34 @@ async def test_changes_are_saved_all_or_none(store: RedisStore) -> None:
     assert await store.holder(PROD) == old.id
 
 
+async def test_a_call_that_was_saved_in_part_by_another_one_is_a_conflict(store: RedisStore) -> None:
+    """Calls are saved whole or not at all, so half of one can only be somebody else's work."""
+    first, second = await saved(store, new(DEV), holds=False), new(DEV)
+    change = Change(before=first, after=approved(first))
+    await store.save([change], holds=False)
+    with pytest.raises(Conflict, match=first.id):
+        await store.save([change, Change(before=None, after=second)], holds=False)
+    assert await store.load(second.id) is None
+    assert len(await store.events(first.id)) == 2
+
+
+async def test_of_many_at_the_same_time_one_wins(store: RedisStore) -> None:
+    """Eight people press at once: one request holds the target, one of eight decisions counts."""
+    made = [new() for _ in range(8)]
+    asked = await asyncio.gather(
+        *(store.create(each, delivery=None, holds=True) for each in made), return_exceptions=True
+    )
+    holder = await store.holder(PROD)
+    assert sorted(map(str, (each for each in asked if not isinstance(each, TargetBusy)))) == [holder]
+    first = next(each for each in made if each.id == holder)
+    changes = [Change(before=first, after=first.reject(by=f"U{n}", at=NOON, why="no")) for n in range(8)]
+    told = await asyncio.gather(
+        *(store.save([change], holds=True) for change in changes), return_exceptions=True
+    )
+    assert [type(each) for each in told].count(Conflict) == 7
+    assert len(await store.events(first.id)) == 2
+
+
 async def test_a_commit_takes_over_the_following_in_one_save(store: RedisStore) -> None:
     """A committed promotion is followed until a newer one is committed, and ends as superseded right then."""
     older = [new()]
@@ -224,6 +253,15 @@ async def test_lists_are_in_order_and_bounded(store: RedisStore) -> None:
     assert await store.in_phase(Phase.REQUESTED, limit=3) == tuple(made[:3])
     assert await store.history(DEV, limit=3) == tuple(reversed(made[2:]))
     assert await store.history(PROD) == ()
+
+
+async def test_a_change_within_a_phase_keeps_its_place(store: RedisStore) -> None:
+    """The list of what waits for approval is by how long it has waited, whoever withdrew or approved meanwhile."""
+    first, second = await saved(store, new(DEV), holds=False), await saved(store, new(DEV), holds=False)
+    word = Approval(by=first.requested_by, at=NOON, content_hash=first.content_hash, seal="1" * 64)
+    after = first.approve(word)
+    await store.save([Change(before=first, after=after)], holds=False)
+    assert await store.in_phase(Phase.REQUESTED) == (after, second)
 
 
 async def test_what_is_unknown_is_nothing(store: RedisStore) -> None:

@@ -13,6 +13,7 @@ from bot.core.errors import Unavailable
 from bot.core.ports import Card, Change
 from bot.core.promotion import Phase
 from bot.core.rollout import Look
+from bot.integrations.soundness import version_finding
 from bot.integrations.store import RedisStore, connect
 
 REFUSED = (
@@ -122,7 +123,7 @@ async def test_a_server_that_says_no_has_done_nothing(store: RedisStore, raw: Re
     first = await saved(store, new())
     await raw.config_set("maxmemory", "1")
     try:
-        with pytest.raises(Unavailable, match="it answered with an error") as away:
+        with pytest.raises(Unavailable, match="it is full") as away:
             await store.save([Change(before=first, after=approved(first))], holds=True)
         assert not away.value.maybe_done
         assert await store.load(first.id) == first
@@ -230,6 +231,27 @@ async def test_a_wrong_password_is_told_and_not_shown(url: str) -> None:
             await store.create(new(), delivery=None, holds=True)
     assert not away.value.maybe_done
     assert "wrong" not in str(away.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "level"),
+    [
+        ({}, "warn"),
+        ({"redis_version": "6.0.16"}, "error"),
+        ({"redis_version": "6.2.19"}, "warn"),
+        ({"redis_version": "6.2.20"}, "ok"),
+        ({"redis_version": "7.0.15"}, "warn"),
+        ({"redis_version": 7.4}, "warn"),
+        ({"redis_version": "8.2.2"}, "ok"),
+        ({"redis_version": "8.4.0"}, "ok"),
+        ({"redis_version": "7.2.4", "valkey_version": "8.1.3"}, "warn"),
+        ({"redis_version": "7.2.4", "valkey_version": "8.1.4"}, "ok"),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, "ok"),
+    ],
+)
+def test_the_version_is_judged_by_its_own_line(told: dict[str, object], level: str) -> None:
+    """Valkey names an old Redis for compatibility; each line was mended in a release of its own."""
+    assert version_finding(told).level == level
 
 
 def test_an_address_of_another_kind_is_refused() -> None:

@@ -245,13 +245,21 @@ class World:
     async def moving(self, work: Awaitable[Any]) -> Any:
         """Do it, and let time pass as long as Argo CD is asked for a new comparison, which takes a while there."""
         task = asyncio.ensure_future(work)
-        deadline = time.monotonic() + 20
-        while not task.done():
-            assert time.monotonic() < deadline, "never came to an end"
+        try:
+            await self.until(task.done, "it comes to an end", seconds=20)
+        finally:
+            task.cancel()
+        return task.result()
+
+    async def until(self, holds: Callable[[], object], what: str, *, seconds: float = 10) -> None:
+        """Give everything else its turn until it holds, and Argo CD the time for its comparisons."""
+
+        def look() -> object:
             if any(application.refresh for application in self.argocd.known()):
                 self.passes(0.1)
-            await asyncio.wait({task}, timeout=0.002)
-        return task.result()
+            return holds()
+
+        await wait_until(look, what, seconds=seconds)
 
     async def advance(self, id: str, engine: Engine | None = None) -> timedelta | None:
         """One step; returns when the next is due, None for never."""
@@ -270,10 +278,10 @@ class World:
             self.passes(after.total_seconds())
         raise AssertionError(f"still {promotion.phase} after {steps} steps, not {phase}")
 
-    async def rest(self, id: str, *, steps: int = 200) -> Promotion:
+    async def rest(self, id: str, engine: Engine | None = None, *, steps: int = 200) -> Promotion:
         """Step by step, each when it is due, until nothing is left to do or to show."""
         for _ in range(steps):
-            after = await self.advance(id)
+            after = await self.advance(id, engine)
             if after is None:
                 return await self.find(id)
             self.passes(after.total_seconds())
@@ -297,7 +305,7 @@ class World:
         delivery: str | None = None,
     ) -> PromotionId:
         """Ask for a promotion, as `/promote manual-app` does."""
-        promotion = await self.promoter.request(
+        request = self.promoter.request(
             app="manual-app",
             environment=environment,
             version=version,
@@ -305,6 +313,7 @@ class World:
             user=user,
             delivery=delivery,
         )
+        promotion: Promotion = await self.moving(request)
         return promotion.id
 
     async def approved(self) -> PromotionId:
@@ -377,6 +386,12 @@ class World:
         text = sample.read_file(self.repository, path)
         return push(self.repository, {path: re.sub('tag: ".*?"', f'tag: "{version}"', text)})
 
+    async def roll_out(self, environment: str, *, seconds: int = 40) -> None:
+        """Argo CD notices what was pushed by hand, and does what it does."""
+        self.argocd.refresh(f"manual-app-{environment}", "normal")
+        for _ in range(seconds * 2):
+            self.passes(0.5)
+
     @contextlib.contextmanager
     def git_host_away(self) -> Iterator[None]:
         """Git hangs up on everybody, as it does on a repository from the future."""
@@ -406,7 +421,7 @@ class World:
             use_cases=promoter or self.promoter,
         )
         public = web.Application()
-        public.router.add_post("/slack/events", slack_events(bolt(outside, background)))
+        public.router.add_post("/slack/events", slack_events(bolt(outside, background), SIGNING_SECRET))
         runner = web.AppRunner(public, access_log=None, shutdown_timeout=1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -431,7 +446,7 @@ class World:
 
     async def answer(self, user: str = DANA, *, number: int = 1) -> str:
         """The newest private answer, once there are so many."""
-        await wait_until(lambda: len(self.told(user)) >= number, f"{user} is told something")
+        await self.until(lambda: len(self.told(user)) >= number, f"{user} is told something")
         return self.told(user)[-1]
 
 

@@ -61,11 +61,13 @@ class Promoter:
         person = await self.member(user)
         self._require_somebody(target, person)
         source = self.catalog.before(target)
-        pinned = await self._pinned(target, source, version)
+        pinned = version or await self._live(target, source)
         plan = await self.values.plan(target, pinned)
         if plan.old_version == pinned:
             told = "" if version or not source else f", which is what {source.environment} runs"
             raise Refused(f"{environment} already runs {pinned}{told}; nothing to do.")
+        if version and source:
+            gates.require_order(target, source, wanted=version, live=await self._live(target, source))
         now = self.clock.now()
         id = promotions.new_id()
         content_hash = target.content_hash(old_version=plan.old_version, version=pinned, digest="unknown")
@@ -197,19 +199,15 @@ class Promoter:
             current=await self.store.load(holder) if holder else None,
         )
 
-    async def _pinned(self, target: Target, source: Target | None, version: str | None) -> str:
-        """The version to promote: what was asked for, where the environment before runs it."""
+    async def _live(self, target: Target, source: Target | None) -> str:
+        """The version that the environment before runs, live and healthy."""
         if source is None:
-            if version is None:
-                raise Refused(
-                    f"{target.environment} is the first environment, so say which version: "
-                    f"/promote {target.app} <version> {target.environment}"
-                )
-            return version
+            raise Refused(
+                f"{target.environment} is the first environment, so say which version: "
+                f"/promote {target.app} <version> {target.environment}"
+            )
         facts = await asyncio.gather(*(self._compared(source, each) for each in source.applications))
-        live = gates.live_version(source, facts)
-        gates.require_order(target, source, wanted=version or live, live=live)
-        return checked_version(version or live)
+        return checked_version(gates.live_version(source, facts))
 
     async def _compared(self, target: Target, application: Application) -> ApplicationFacts:
         """The facts; where Argo CD has not compared since its last operation, they are asked of it anew."""

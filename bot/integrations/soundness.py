@@ -50,7 +50,7 @@ async def examine(client: Redis) -> list[Finding]:
     except exceptions.ResponseError:
         fsync = None
     return [
-        _version(info),
+        version_finding(info),
         _durability(info, fsync=fsync),
         _eviction(info),
         _role(info),
@@ -59,7 +59,7 @@ async def examine(client: Redis) -> list[Finding]:
     ]
 
 
-def _version(info: Mapping[str, Any]) -> Finding:
+def version_finding(info: Mapping[str, Any]) -> Finding:
     """Valkey calls itself Redis 7.2.4 for old clients' sake, and tells its own version beside it."""
     name = "version"
     is_valkey = "valkey_version" in info

@@ -248,7 +248,6 @@ class RedisStore:
 _PASSING = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError)
 """Another try may do; `ConnectionError` includes that the server is loading its data."""
 
-
 _NOTHING_DONE = (
     exceptions.AuthenticationError,
     exceptions.BusyLoadingError,
@@ -276,6 +275,8 @@ def _words(error: exceptions.RedisError) -> str:
         return "it did not answer in time"
     if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
         return "it refuses the bot's user or password, or what that user may do"
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return "it is full: its memory limit is reached"
     if isinstance(error, exceptions.BusyLoadingError):
         return "it is still loading its data"
     if isinstance(error, exceptions.ReadOnlyError):

@@ -9,7 +9,7 @@ from bot.core.ports import Card
 from bot.core.promoter import Place
 from bot.core.promotion import Event, Promotion
 from bot.core.rollout import ApplicationFacts, running_version
-from bot.messages.mrkdwn import code, escape, link, listed, mention, moment, plain
+from bot.messages.mrkdwn import code, escape, link, listed, mention, moment, plain, sentence
 from bot.messages.thread import story
 
 HELP = """\
@@ -20,7 +20,7 @@ HELP = """\
 `/promote status [app]` – what every environment holds and runs
 `/promote pending` – what waits for approval
 `/promote show P-…` – one promotion and its story
-`/promote approve P-…`  ·  `/promote reject P-… <reason>`  ·  `/promote withdraw P-…`
+`/promote approve P-…`  ·  `/promote reject P-… &lt;reason&gt;`  ·  `/promote withdraw P-…`
 `/promote cancel P-… [reason]`
 `/promote help`
 
@@ -31,7 +31,7 @@ approve, and follows Argo CD until that very image runs."""
 def refusal(error: PromoteError) -> str:
     """Why not, and what to do next."""
     if isinstance(error, Unavailable):
-        return f":electric_plug: {plain(str(error), 800)}. {_recorded(error)}"
+        return f":electric_plug: {plain(sentence(str(error)), 800)} {_recorded(error)}"
     text = f":no_entry_sign: {plain(str(error), 800)}"
     return (
         f"{text} {link(error.link, 'Open the card')}" if isinstance(error, Refused) and error.link else text
@@ -110,4 +110,5 @@ def _application(place: Place, fact: ApplicationFacts | str) -> str:
     version, reason = running_version(fact, place.target.image)
     if version:
         return f":white_check_mark: {code(version)} is live and healthy"
-    return f":hourglass_flowing_sand: {plain(reason)}"
+    sign = ":warning:" if fact.health == "Degraded" else ":hourglass_flowing_sand:"
+    return f"{sign} {plain(reason)}"

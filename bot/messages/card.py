@@ -17,11 +17,13 @@ from bot.messages.mrkdwn import (
     footnote,
     header,
     link,
+    listed,
     mention,
     moment,
     mrkdwn,
     plain,
     section,
+    sentence,
     utc,
     words,
 )
@@ -63,6 +65,8 @@ SIGNS = {
     Stage.UNREACHABLE: ":electric_plug:",
 }
 
+MOST_NAMES = 8
+
 AGAIN = (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAILED)
 
 
@@ -86,7 +90,9 @@ def card(target: Target, promotion: Promotion, look: Look) -> Message:
 
 def headline(target: Target, promotion: Promotion) -> str:
     """`⏳ Approval needed: manual-app 15 → prod`, in Slack's emoji names."""
-    return f"{EMOJI[promotion.phase]} {_word(target, promotion)}: {promotion.app} {cut(promotion.version, 60)} → {promotion.environment}"
+    before = f"{EMOJI[promotion.phase]} {_word(target, promotion)}: {promotion.app} "
+    after = f" → {promotion.environment}"
+    return before + cut(promotion.version, max(12, 150 - len(before) - len(after))) + after
 
 
 def _word(target: Target, promotion: Promotion) -> str:
@@ -109,7 +115,7 @@ def _facts(target: Target, promotion: Promotion) -> Block:
     if target.policy.needs_approval:
         fields.append(f"*Approvals*\n{_approvals(target, promotion)}")
         if promotion.phase is Phase.REQUESTED:
-            fields += [f"*May approve*\n{_may_approve(target)}", f"*Expires*\n{moment(promotion.expires_at)}"]
+            fields += [f"*May approve*\n{_may_approve(target, promotion)}", f"*Expires*\n{moment(promotion.expires_at)}"]
     return facts(*fields)
 
 
@@ -119,18 +125,26 @@ def _approvals(target: Target, promotion: Promotion) -> str:
     return "\n".join([count, *given])
 
 
-def _may_approve(target: Target) -> str:
-    return cut("\n".join(_rule(rule) for rule in target.policy.rules), 1900)
+def _may_approve(target: Target, promotion: Promotion) -> str:
+    requester = promotion.requested_by.id
+    return listed([_rule(rule, but_not=requester) for rule in target.policy.rules], 1900)
 
 
-def _rule(rule: ApprovalRule) -> str:
-    """`@amy or @ben`, `@amy and @ben`, `2 of @amy, @ben, @cleo`; a group alone is `2 of @sre`."""
-    names = [mention(id) for id in sorted(rule.users | rule.groups)]
-    if rule.minimum == 1:
+def _rule(rule: ApprovalRule, *, but_not: str) -> str:
+    """`@amy or @ben`, `@amy and @ben`, `2 of @amy, @ben, @cleo`; a group alone is `2 of @sre`. Never the requester."""
+    users = rule.users - {but_not}
+    names = [mention(id) for id in sorted(users | rule.groups)]
+    if rule.minimum == 1 and len(names) <= MOST_NAMES:
         return " or ".join(names)
-    if rule.minimum == len(rule.users) and not rule.groups:
+    if rule.minimum == len(users) and not rule.groups and len(names) <= MOST_NAMES:
         return " and ".join(names)
-    return f"{rule.minimum} of {', '.join(names)}"
+    return f"{rule.minimum} of {_some(names)}"
+
+
+def _some(names: list[str]) -> str:
+    """The first names, and how many more there are: a text that is cut could end in half a mention or link."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _banner(target: Target, promotion: Promotion) -> list[Block]:
@@ -152,7 +166,7 @@ def _diff(promotion: Promotion) -> list[Block]:
     for change in promotion.changes:
         lines = f"- {change.before}\n+ {change.after}"
         parts.append(f"{code(change.path)} line {change.number}\n{fenced(lines, 600)}")
-    return [section("\n".join(parts))] if parts else []
+    return [section(listed(parts, 3000))] if parts else []
 
 
 def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
@@ -170,7 +184,7 @@ def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
         lines += [_ending(target, promotion), *_pods_of_failed(target, promotion, look)]
     if look.waits_for and not promotion.phase.is_final:
         lines.append(f":electric_plug: {plain(look.waits_for)}")
-    return [section("\n".join(lines))] if lines else []
+    return [section(listed(lines, 3000))] if lines else []
 
 
 def _rollout_line(target: Target, progress: Progress) -> str:
@@ -206,7 +220,7 @@ def _ending(target: Target, promotion: Promotion) -> str:
     why = plain(promotion.ending, 1500) if promotion.ending else ""
     by = f" by {mention(promotion.last.by)}" if promotion.last.by else ""
     if promotion.phase is Phase.LIVE:
-        names = ", ".join(_application(target, application.name) for application in target.applications)
+        names = _some([_application(target, application.name) for application in target.applications])
         took = took_from(promotion)
         return f"{EMOJI[promotion.phase]} *Live* in {names}{f' after {took}' if took else ''}: {why}"
     word = HEADLINE[promotion.phase]
@@ -233,10 +247,10 @@ def _buttons(target: Target, promotion: Promotion) -> list[Block]:
 
 
 def _approve(target: Target, promotion: Promotion) -> Block:
-    version, environment = code(promotion.version), escape(promotion.environment)
-    text = f"This commits {version} for *{escape(promotion.app)}* to *{environment}*, which holds {code(promotion.old_version)} now."
+    version, environment = code(promotion.version, 40), escape(promotion.environment)
+    text = f"This commits {version} for *{escape(promotion.app)}* to *{environment}*, which holds {code(promotion.old_version, 40)} now."
     if target.banner:
-        text = f"{plain(target.banner, 100)}\n{text}"
+        text = f"{plain(target.banner, 90)}\n{text}"
     button = _button(promotion, Action.APPROVE, "Approve", style="primary")
     button["confirm"] = {
         "title": words(cut(f"Promote to {promotion.environment}?", 100)),
@@ -275,7 +289,7 @@ def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
         )
     ]
     if promotion.reason:
-        parts.append(f"Reason: {promotion.reason}.")
+        parts.append(sentence(f"Reason: {promotion.reason}"))
     if promotion.approvals:
         parts.append(f"Approved by {', '.join(approval.by.name for approval in promotion.approvals)}.")
     if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
@@ -285,9 +299,9 @@ def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
     if promotion.phase is Phase.COMMITTED:
         parts += [f"{progress.name}: {progress.says}." for progress in look.applications]
     if promotion.ending:
-        parts.append(f"{promotion.ending}.")
+        parts.append(sentence(promotion.ending))
     if promotion.phase is Phase.FAILED:
         parts += [f"{progress.name}: {progress.pods}." for progress in look.applications if progress.pods]
-    elif look.waits_for:
-        parts.append(f"{look.waits_for}.")
+    elif look.waits_for and not promotion.phase.is_final:
+        parts.append(sentence(look.waits_for))
     return plain(" ".join(parts), 1500)

@@ -55,6 +55,11 @@ def _fitted(text: str, limit: int, shown_as: Mapping[str, str]) -> str:
     return "".join(pieces[: bisect.bisect_right(ends, limit - 1)]) + "…"
 
 
+def sentence(text: str) -> str:
+    """The words as a whole sentence: a capital at the beginning and one full stop at the end."""
+    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
+
+
 def cut(text: str, limit: int) -> str:
     """At most `limit` characters, with an ellipsis where something was left out."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -342,6 +342,17 @@ function show(pane) {
 }
 
 for (const tab of document.querySelectorAll("#tabs button")) tab.addEventListener("click", () => show(tab.dataset.show));
+// Who reads the newest message goes on reading it when the window changes, as when a phone's keyboard opens.
+let atEnd = true;
+byId("log").addEventListener("scroll", ({ target }) => {
+  if (target.clientHeight === height) atEnd = target.scrollHeight - target.scrollTop - target.clientHeight < 80;
+});
+let height = 0;
+new ResizeObserver(([{ target }]) => {
+  if (atEnd && place !== HOME) target.scrollTop = target.scrollHeight;
+  height = target.clientHeight;
+}).observe(byId("log"));
+
 show("talk");
 setInterval(tick, 5000);
 follow();

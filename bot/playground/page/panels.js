@@ -38,7 +38,7 @@ function applicationCard(application) {
     el("div", { class: "row states" },
       state(application.health ?? "Unknown", "Health"),
       state(application.sync ?? "Unknown", "Sync"),
-      typeof application.pods === "string" && el("span", { class: "pods-line" }, `${application.pods} pods`)),
+      typeof application.pods === "string" && el("span", { class: "pods-line" }, `${application.pods} pods updated`)),
     pods(application.pods),
     application.message && el("p", { class: "message" }, application.message));
 }
@@ -128,10 +128,12 @@ function commitRow(commit) {
   const trailers = commit.trailers ?? [];
   const line = [
     el("span", { class: "subject" }, commit.subject),
-    el("span", { class: "meta" }, el("code", {}, commit.revision.slice(0, 7)), ` ${commit.author} · `,
-      el("time", { datetime: commit.at, title: at.toLocaleString("en-GB") }, Number.isNaN(at.getTime()) ? "" : ago(at)))];
+    el("span", { class: "meta" }, el("code", {}, commit.revision.slice(0, 7)),
+      el("span", { title: commit.author }, ` ${commit.author.replace(/ <.*>$/, "")} · `),
+      el("time", { datetime: commit.at, title: at.toLocaleString("en-GB") }, Number.isNaN(at.getTime()) ? "" : ago(at)),
+      trailers.length > 0 && el("span", { class: "more" }, `${trailers.length} trailers`))];
   if (!trailers.length) return el("li", {}, el("div", { class: "commit" }, line));
-  return el("li", {}, el("details", {}, el("summary", { class: "commit" }, line, el("span", { class: "more" }, `${trailers.length} trailers`)),
+  return el("li", {}, el("details", {}, el("summary", { class: "commit" }, line),
     el("dl", {}, trailers.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))));
 }
 
