@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,9 +124,15 @@ class Settings:
         """Every value that must never be seen, for the redactor of logs."""
         words = ("TOKEN", "SECRET", "PASSWORD", "REDIS_URL", "PROXY")
         names = {
-            name.removesuffix("_FILE") for name in self.environ if any(word in name.upper() for word in words)
+            name.removesuffix("_FILE")
+            for name in self.environ
+            if any(word in name.upper() for word in words) and name.upper() != "NO_PROXY"
         }
-        return [value for name in sorted(names) if (value := self.get(name))]
+        found = []
+        for name in sorted(names):
+            with suppress(SettingsError):  # somebody else's file, which the bot does not use and may not read
+                found.append(self.get(name))
+        return [value for value in found if value]
 
     def _number(self, name: str, default: int) -> int:
         text = self.environ.get(name, str(default))

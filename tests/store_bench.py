@@ -144,7 +144,7 @@ async def wait_until(holds: Callable[[], Awaitable[object]], what: str, *, secon
     """Give the other tasks their turn until it holds."""
     try:
         async with asyncio.timeout(seconds):
-            while not await holds():  # noqa: ASYNC110 - what we wait for is on the server
+            while not await holds():
                 await asyncio.sleep(0)
     except TimeoutError:
         raise AssertionError(f"waited {seconds} s in vain: {what}") from None

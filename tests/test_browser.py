@@ -227,7 +227,9 @@ async def test_a_version_goes_from_ci_to_prod(opened: Opening) -> None:
         await visitor.card("Live: manual-app 15 → prod").get_by_test_id("thread-toggle").click()
         await visitor.take_picture("07-live-in-prod")
         await visitor.tab.locator("#git summary").first.click()
-        await expect(visitor.tab.locator("#git dl").first).to_contain_text("Approved-By")
+        trailers = visitor.tab.locator("#git dl").first
+        await expect(trailers).to_contain_text("Approved-By")
+        await trailers.scroll_into_view_if_needed()
         await visitor.take_picture("08-the-world", pane="world")
         assert last_change(visitor.workshop.repository) == "1\t1\tvalues-prod.yaml"
         await visitor.send("/promote help")

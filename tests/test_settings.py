@@ -123,6 +123,14 @@ def test_the_redactor_is_told_every_secret(tmp_path: Path) -> None:
     )
 
 
+def test_the_redactor_leaves_the_machines_own_settings_alone() -> None:
+    """A token file of another tool that nobody may read stops no start, and `NO_PROXY` is no secret."""
+    found = settings(
+        AWS_WEB_IDENTITY_TOKEN_FILE="/nonexistent/token", NO_PROXY="localhost", no_proxy="localhost"
+    )
+    assert found.secrets == []
+
+
 def test_ports_and_places_have_defaults() -> None:
     """Nothing has to be set for them; what is set wins."""
     bare = settings()

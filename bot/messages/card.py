@@ -68,6 +68,7 @@ SIGNS = {
 MOST_NAMES = 8
 
 AGAIN = (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAILED)
+"""Where asking again makes sense, as long as nothing was committed."""
 
 
 def card(target: Target, promotion: Promotion, look: Look) -> Message:
@@ -115,7 +116,10 @@ def _facts(target: Target, promotion: Promotion) -> Block:
     if target.policy.needs_approval:
         fields.append(f"*Approvals*\n{_approvals(target, promotion)}")
         if promotion.phase is Phase.REQUESTED:
-            fields += [f"*May approve*\n{_may_approve(target, promotion)}", f"*Expires*\n{moment(promotion.expires_at)}"]
+            fields += [
+                f"*May approve*\n{_may_approve(target, promotion)}",
+                f"*Expires*\n{moment(promotion.expires_at)}",
+            ]
     return facts(*fields)
 
 
@@ -241,7 +245,7 @@ def _buttons(target: Target, promotion: Promotion) -> list[Block]:
         elements = [_approve(target, promotion), _button(promotion, Action.REJECT, "Reject…", style="danger")]
     if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
         elements.append(_button(promotion, Action.CANCEL, "Cancel"))
-    if promotion.phase in AGAIN:
+    if promotion.phase in AGAIN and promotion.revision is None:
         elements.append(_button(promotion, Action.ASK_AGAIN, "Ask again"))
     return [{"type": "actions", "elements": elements}] if elements else []
 

@@ -1,0 +1,182 @@
+"""What the people see: one card, edited in place, and a thread that tells everything once."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from world import AMY, CHANNEL, DANA, World, world_in
+
+from bot.core.promotion import Phase
+
+
+@pytest.fixture
+async def world(tmp_path: Path, redis_url: str) -> AsyncIterator[World]:
+    async with world_in(tmp_path, redis_url) as made:
+        yield made
+
+
+def calls(world: World, method: str) -> int:
+    """How often a method of Slack's was called."""
+    return sum(call.method == method for call in world.slack.requests)
+
+
+async def test_a_promotion_has_one_card_for_all_of_its_life(world: World) -> None:
+    """Posted once, then edited; the last edit shows the end."""
+    id = await world.committed()
+    ts = (await world.store.card(id)).ts
+    await world.rest(id)
+    (card,) = [message for message in world.cards() if message.blocks]
+    assert card.ts == ts
+    assert card.metadata == {"event_type": "promotion", "event_payload": {"id": id}}
+    assert card.text.startswith("Live: manual-app 15 to prod (14 → 15), asked by Dana Ortiz.")
+
+
+async def test_the_card_is_edited_every_three_seconds_at_most(world: World) -> None:
+    """Within that time changes gather; the first look after it shows them all."""
+    id = await world.request()
+    await world.advance(id)
+    await world.promoter.approve(id, user=AMY)
+    before = calls(world, "chat.update")
+    world.passes(2.9)
+    assert await world.advance(id) == timedelta(0)
+    assert calls(world, "chat.update") == before
+    assert "Approved" not in (await world.card(id)).text
+    world.passes(0.1)
+    await world.advance(id)
+    assert calls(world, "chat.update") == before + 1
+
+
+async def test_an_early_look_says_when_the_card_may_be_edited(world: World) -> None:
+    """A promotion at its end waits for its last edit, not longer."""
+    id = await world.request()
+    await world.advance(id)
+    world.passes(1)
+    await world.promoter.cancel(id, user=DANA)
+    assert await world.advance(id) == timedelta(seconds=2)
+    world.passes(2)
+    assert await world.advance(id) is None
+    assert "Cancelled" in await world.shown(id)
+
+
+async def test_what_has_not_changed_is_not_edited(world: World) -> None:
+    """A look that finds nothing new costs Slack nothing."""
+    id = await world.request()
+    await world.advance(id)
+    before = len(world.slack.requests)
+    for _ in range(5):
+        world.passes(60)
+        await world.advance(id)
+    assert len(world.slack.requests) == before
+
+
+async def test_the_thread_tells_every_event_once_and_in_order(world: World) -> None:
+    """From the request to the end, one line each."""
+    id = await world.request(reason="the sale")
+    await world.promoter.approve(id, user=AMY)
+    await world.rest(id)
+    lines = (await world.thread(id)).splitlines()
+    events = await world.store.events(id)
+    assert len(lines) == len(events)
+    said = (
+        "asked for `15` in *prod*: the sale",
+        "approved",
+        "Nothing more to wait for",
+        "Writing the commit",
+    )
+    for word, line in zip((*said, "Committed as", "Live:"), lines, strict=True):
+        assert word in line
+
+
+async def test_events_that_gathered_are_told_in_one_message(world: World) -> None:
+    """The channel is not flooded because the bot was away for a while."""
+    id = await world.request()
+    await world.promoter.approve(id, user=AMY)
+    await world.advance(id)
+    card = await world.card(id)
+    (message,) = world.slack.thread(CHANNEL, card.ts)
+    assert len(message.text.splitlines()) == 2
+
+
+async def test_a_deleted_card_is_posted_anew_with_the_whole_story(world: World) -> None:
+    """Somebody tidied the channel: the card is there again, with its thread from the beginning."""
+    id = await world.committed()
+    world.slack.workspace.delete(await world.card(id))
+    await world.rest(id)
+    card = await world.card(id)
+    assert card.text.startswith("Live: manual-app 15 to prod")
+    thread = await world.thread(id)
+    assert [thread.count(word) for word in ("asked for", "Committed as", "Live:")] == [1, 1, 1]
+
+
+async def test_a_thread_without_its_card_is_begun_anew(world: World) -> None:
+    """The card was deleted between its last edit and the next line of the thread."""
+    id = await world.request()
+    await world.advance(id)
+    world.slack.workspace.delete(await world.card(id))
+    await world.promoter.cancel(id, user=DANA)
+    await world.rest(id)
+    thread = await world.thread(id)
+    assert [thread.count(word) for word in ("asked for", "cancelled it")] == [1, 1]
+
+
+@pytest.mark.parametrize("closed", ["archived", "not a member", "gone"])
+async def test_a_closed_channel_stops_no_promotion(world: World, closed: str) -> None:
+    """The rollout goes on unseen; when the channel is open again, everything is told."""
+    channel = world.slack.channel(CHANNEL)
+    if closed == "archived":
+        channel.archived = True
+    elif closed == "not a member":
+        channel.members.remove(world.slack.bot_user)
+    else:
+        del world.slack.workspace.channels[CHANNEL]
+    id = await world.request("stage")
+    await world.advance_until(id, Phase.LIVE)
+    assert await world.advance(id) == timedelta(minutes=1)
+    channel.archived = False
+    channel.members.add(world.slack.bot_user)
+    world.slack.workspace.channels[CHANNEL] = channel
+    await world.rest(id)
+    assert "Live: manual-app 16 to stage" in await world.shown(id)
+
+
+@pytest.mark.parametrize("ending", ["reject", "cancel", "expire", "live"])
+async def test_what_is_decided_has_no_buttons_to_decide_it(world: World, ending: str) -> None:
+    """The last card offers nothing that would be refused; the ends that may be tried again offer that."""
+    id = await world.request()
+    await world.advance(id)
+    shown = await world.shown(id)
+    assert all(f"promotion_{action}" in shown for action in ("approve", "reject", "cancel"))
+    if ending == "reject":
+        await world.promoter.reject(id, user=AMY, why="no")
+    elif ending == "cancel":
+        await world.promoter.cancel(id, user=DANA)
+    elif ending == "expire":
+        world.passes(4 * 3600)
+    else:
+        await world.promoter.approve(id, user=AMY)
+    await world.rest(id)
+    shown = await world.shown(id)
+    assert not any(f"promotion_{action}" in shown for action in ("approve", "reject", "cancel"))
+    assert ("promotion_ask_again" in shown) is (ending != "live")
+
+
+async def test_without_a_link_the_card_is_still_one(world: World) -> None:
+    """Slack took the post but would not tell the link: the card is not posted a second time."""
+    world.slack.faults.errors["chat.getPermalink"] = "internal_error"
+    id = await world.request()
+    for _ in range(3):
+        world.passes(5)
+        await world.advance(id)
+    assert len([message for message in world.cards() if message.blocks]) == 1
+    assert (await world.store.card(id)).link is None
+
+
+async def test_hostile_words_stay_words(world: World) -> None:
+    """Nobody pings a channel or forges a link from inside a reason."""
+    id = await world.request(reason="<!channel> <https://evil.example|click> & *bold*")
+    await world.advance(id)
+    everything = await world.shown(id) + await world.thread(id)
+    assert "<!channel>" not in everything
+    assert "<https://evil.example" not in everything
+    assert "&lt;!channel&gt;" in everything
