@@ -65,7 +65,7 @@ def schema() -> None:
     """Print the JSON Schema of promote.yaml, for editors."""
     import json
 
-    from bot.config import Config
+    from bot.config_models import Config
 
     print(json.dumps(Config.model_json_schema(), indent=2))
 

@@ -18,7 +18,8 @@ from slack_bolt.authorization import AuthorizeResult
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot import telemetry
-from bot.config import Config, build_catalog, load
+from bot.config import build_catalog, load
+from bot.config_models import Config
 from bot.core.advance import Engine
 from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog

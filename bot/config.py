@@ -6,19 +6,17 @@ import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from bot.config_models import ApplicationModel, AppModel, Config, PolicyModel, RepositoryModel, TargetDefaults
 from bot.core import catalog
 from bot.core.errors import PromoteError
 
-DURATION = re.compile(r"(\d+)(s|m|h|d)")
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 RESERVED = frozenset(
     "help status pending show approve reject withdraw cancel diff history nudge rollback train lock unlock block "  # noqa: SIM905 - a list of words reads better as words
     "unblock windows can config to all".split()
@@ -28,215 +26,6 @@ RESERVED = frozenset(
 
 class ConfigError(PromoteError):
     """`promote.yaml` cannot be used; the message names file and line, one problem a line."""
-
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, str) and (found := DURATION.fullmatch(value)):
-        return timedelta(**{UNITS[found[2]]: int(found[1])})
-    if isinstance(value, timedelta):
-        return value
-    raise ValueError("must be a number with a unit, like 30s, 20m, 4h or 7d")
-
-
-def _person(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"[UW][A-Z0-9]{5,}", value):
-        return value
-    raise ValueError(
-        f"{value!r} is not a user id. Write the id, like U0123ABCD: in Slack, open the profile, ⋮, “Copy member ID”"
-    )
-
-
-def _group(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"S[A-Z0-9]{5,}", value):
-        return value
-    raise ValueError(
-        f"{value!r} is not a user group's id. Write the id, like S0123ABCD; its page in Slack shows it"
-    )
-
-
-def _channel(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"[CG][A-Z0-9]{5,}", value):
-        return value
-    raise ValueError(
-        f"{value!r} is not a channel id. Write the id, like C0123ABCD: it stands at the end of “View channel details”"
-    )
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_duration, json_schema_input_type=Annotated[str, Field(pattern=r"^\d+(s|m|h|d)$")]),
-]
-PersonId = Annotated[str, BeforeValidator(_person)]
-GroupId = Annotated[str, BeforeValidator(_group)]
-ChannelId = Annotated[str, BeforeValidator(_channel)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
-
-
-class Strict(BaseModel):
-    """A part of the file; a key that it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SlackModel(Strict):
-    """Where the cards go."""
-
-    channel: ChannelId = Field(description="The channel of every card, by id")
-    channels: dict[Name, ChannelId] = Field(default={}, description="Another channel for an environment")
-
-
-class RepositoryModel(Strict):
-    """A GitOps repository."""
-
-    url: str = Field(description="https://… or git@host:…; never with a password in it")
-    branch: str = Field(
-        default="main", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$", description="The branch to write"
-    )
-    mode: Literal["push"] = Field(default="push", description="Commits are pushed to the branch")
-    commit_url: str | None = Field(default=None, description="A commit's page, with {revision} in it")
-    allow_local: bool = Field(default=False, description="Allow file:// and plain http:// addresses")
-
-    @model_validator(mode="after")
-    def _check_url(self) -> RepositoryModel:
-        if re.match(r"https?://[^/]*@|ssh://[^/@]*:[^/]*@", self.url):
-            raise ValueError("url holds a user or a password; put the token into GIT_TOKEN or GIT_TOKEN_FILE")
-        if re.match(r"https://|ssh://|[\w.-]+@[\w.-]+:", self.url):
-            return self
-        if re.match(r"file://|http://", self.url):
-            if self.allow_local:
-                return self
-            raise ValueError("url is not encrypted; use https:// or ssh, or set allow_local: true for a test")
-        raise ValueError("url must begin with https:// or ssh://, or be like git@host:owner/name.git")
-
-
-class ArgoCDModel(Strict):
-    """An Argo CD server."""
-
-    url: str = Field(pattern=r"^https?://", description="Its address; it may have a path")
-    project: str = Field(
-        default="default", description="The project of its applications, where they name none"
-    )
-    namespace: str | None = Field(default=None, description="The namespace of its Application objects")
-    headers: dict[str, str] = Field(default={}, description="Extra headers, for a proxy in front of it")
-
-    @model_validator(mode="after")
-    def _check_url(self) -> ArgoCDModel:
-        if re.match(r"https?://[^/]*@", self.url):
-            raise ValueError("url holds a user or a password; put the token into ARGOCD_TOKEN")
-        return self
-
-
-class ApplicationModel(Strict):
-    """One Argo CD application, where its name alone is not enough."""
-
-    name: str = Field(description="Its name; {app} and {env} stand for the target's")
-    project: str | None = Field(default=None, description="Its project")
-    namespace: str | None = Field(default=None, description="The namespace of the Application object")
-    server: str | None = Field(default=None, description="One of argocd")
-
-
-def _application_entry(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-Application = Annotated[
-    ApplicationModel, BeforeValidator(_application_entry, json_schema_input_type=str | ApplicationModel)
-]
-"""An entry of `applications`: its name alone, or what is special about it too."""
-
-
-class TargetDefaults(Strict):
-    """How a target is found; every text may hold {app} and {env}."""
-
-    repository: str | None = Field(default=None, description="One of repositories")
-    argocd: str | None = Field(default=None, description="One of argocd")
-    keys: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="The version's keys in the values file"
-    )
-    values: str | None = Field(default=None, description="The values file in the repository")
-    applications: tuple[Application, ...] | None = Field(
-        default=None, min_length=1, description="The Argo CD applications of the target"
-    )
-    channel: ChannelId | None = Field(default=None, description="Another channel")
-
-
-class AppModel(TargetDefaults):
-    """One app; what it does not say, defaults say."""
-
-    image: str = Field(
-        pattern=r"^([a-z0-9][a-zA-Z0-9.-]*(:[0-9]+)?/)?[a-z0-9][a-zA-Z0-9._/-]*$",
-        description="The image's name without a tag, as the workloads spell it",
-    )
-    banner: dict[Name, str] = Field(default={}, description="A warning on the cards of an environment")
-    environments: dict[Name, TargetDefaults] | None = Field(
-        default=None,
-        description="Only these environments, each with what is different there; otherwise all of them",
-    )
-
-
-class RuleModel(Strict):
-    """At least `min` of these people."""
-
-    users: tuple[PersonId, ...] = Field(default=(), description="People, by id")
-    group: GroupId | None = Field(default=None, description="A user group, by id")
-    min: int = Field(default=1, ge=1, description="How many of them")
-
-    @model_validator(mode="after")
-    def _check_people(self) -> RuleModel:
-        if not self.users and not self.group:
-            raise ValueError("the rule names nobody: give users or a group")
-        if not self.group and len(set(self.users)) < self.min:
-            raise ValueError(f"min is {self.min}, but only {len(set(self.users))} people are named")
-        return self
-
-
-class ApprovalsModel(Strict):
-    """Who must say yes before anything is written."""
-
-    rules: tuple[RuleModel, ...] = Field(min_length=1, description="Each must be met")
-    total: int = Field(default=1, ge=1, description="How many different people in all")
-    self_: Literal[False] = Field(
-        default=False, alias="self", description="Nobody approves their own request"
-    )
-    expires: Duration = Field(default=timedelta(hours=4), description="How long a request waits")
-
-    @model_validator(mode="after")
-    def _check_total(self) -> ApprovalsModel:
-        people = {user for rule in self.rules for user in rule.users}
-        if not any(rule.group for rule in self.rules) and len(people) < self.total:
-            raise ValueError(f"total is {self.total}, but only {len(people)} people are named")
-        return self
-
-
-class RolloutModel(Strict):
-    """How patiently a rollout is followed."""
-
-    timeout: Duration = Field(default=timedelta(minutes=20), description="When to give up")
-    stable_for: Duration = Field(default=timedelta(seconds=10), description="How long it must stay healthy")
-    degraded_grace: Duration = Field(default=timedelta(seconds=60), description="How long it may be degraded")
-    pick_up_within: Duration = Field(
-        default=timedelta(minutes=10), description="How long Argo CD may not notice"
-    )
-
-
-class PolicyModel(Strict):
-    """The rules of one environment."""
-
-    approvals: ApprovalsModel | None = Field(default=None, description="None: no approval is needed")
-    rollout: RolloutModel = Field(default=RolloutModel())
-
-
-class Config(Strict):
-    """`promote.yaml`."""
-
-    version: Literal[1] = Field(description="The version of this file's form")
-    environments: tuple[Name, ...] = Field(min_length=1, description="The order of promotion")
-    slack: SlackModel
-    repositories: dict[str, RepositoryModel] = Field(min_length=1)
-    argocd: dict[str, ArgoCDModel] = Field(min_length=1)
-    defaults: TargetDefaults = Field(default=TargetDefaults())
-    apps: dict[Name, AppModel] = Field(min_length=1)
-    policies: dict[Name, PolicyModel] = Field(default={})
 
 
 def load(path: Path) -> Config:
@@ -307,6 +96,14 @@ def _references(config: Config, place: Place, settings: TargetDefaults) -> Itera
     yield from _unknown((*place, "argocd"), settings.argocd, servers, server)
     for number, entry in enumerate(settings.applications or ()):
         yield from _unknown((*place, "applications", number, "server"), entry.server, servers, server)
+        yield from _unfilled((*place, "applications", number), entry.name)
+    yield from _unfilled((*place, "values"), settings.values or "")
+
+
+def _unfilled(place: Place, text: str) -> Iterator[tuple[Place, str]]:
+    for word in re.findall(r"\{([^}]*)\}", text):
+        if word not in ("app", "env"):
+            yield place, f"{'.'.join(map(str, place))}: {{{word}}} is unknown; there is {{app}} and {{env}}"
 
 
 def _missing(config: Config) -> Iterator[tuple[Place, str]]:
@@ -479,8 +276,7 @@ def _policy(config: Config, environment: str) -> catalog.Policy:
         )
         for rule in approvals.rules
     )
-    total = max(approvals.total, *(rule.minimum for rule in rules))
-    return catalog.Policy(rules=rules, total=total, expires=approvals.expires)
+    return catalog.Policy(rules=rules, total=approvals.needed, expires=approvals.expires)
 
 
 def _rollout(config: Config, environment: str) -> catalog.RolloutPolicy:

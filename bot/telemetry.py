@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -17,15 +18,20 @@ TRANSITIONS = Counter(
 ADVANCE_SECONDS = Histogram("promote_advance_seconds", "Time of one advance of a promotion")
 BUGS = Counter("promote_bugs_total", "Errors that nobody expected")
 
-URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-TOKENS = re.compile(r"\b(xox[abeprs]-[\w-]+|xapp-[\w-]+|gh[opsu]_\w+|glpat-[\w-]+|eyJ[\w-]+\.[\w-]+\.[\w-]+)")
+URL_CREDENTIALS = re.compile(r"(?<=://)[^@\s\"']+@")
+TOKENS = re.compile(
+    r"\b(xox[abeprs]-[\w-]+|xapp-[\w-]+|gh[oprsu]_\w+|github_pat_\w+|glpat-[\w-]+|eyJ[\w-]+\.[\w-]+\.[\w-]+)"
+    r"|(?<=Bearer )\S+|(?<=Basic )\S+"
+)
 
 
 class Redactor:
     """Takes secrets out of whatever is logged: the ones it was told, and everything that looks like one."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = sorted((secret for secret in secrets if len(secret) >= 8), key=len, reverse=True)
+        long_enough = {secret for secret in secrets if len(secret) >= 8}
+        as_json = {json.dumps(secret)[1:-1] for secret in long_enough}  # a log line is JSON by then
+        self._secrets = sorted(long_enough | as_json, key=len, reverse=True)
 
     def clean(self, text: str) -> str:
         """The text without secrets."""

@@ -43,6 +43,11 @@ class Worker:
                 except Unavailable as error:
                     log.warning("store away", error=str(error))
                     await self._pause(STORE_AWAY)
+                except Exception:
+                    # A worker that ends without a word would leave every promotion where it is.
+                    BUGS.inc()
+                    log.exception("worker broke")
+                    await self._pause(STORE_AWAY)
         finally:
             renewing.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -74,8 +75,11 @@ def _request(text: str) -> Request:
         raise Refused(
             f"I do not understand “{words[3]}”: a version has no spaces, and a reason begins with because. {USAGE}"
         )
-    hint = nearest(words[0].lower(), VERBS)
-    raise Refused(f"I do not understand “{words[0]}” alone.{hint} {USAGE}")
+    if not words[0].strip("“”\"'"):
+        raise Refused(f"I do not understand {text}. {USAGE}")
+    if difflib.get_close_matches(words[0].lower(), VERBS, n=1):
+        raise Refused(f"I do not understand “{words[0]}” alone.{nearest(words[0].lower(), VERBS)} {USAGE}")
+    raise Refused(f"To which environment? Type /promote {words[0]} <environment>, or /promote help.")
 
 
 def _word(word: str) -> str:

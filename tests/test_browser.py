@@ -153,7 +153,7 @@ def opened(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         try:
             await workshop.start()
             await page.start()
-            tab = await browser.new_page(viewport=WIDE, timezone_id="UTC")
+            tab = await browser.new_page(viewport=WIDE, timezone_id="UTC", reduced_motion="reduce")
             visitor = Visitor(tab, workshop)
             tab.on("pageerror", lambda error: visitor.complaints.append(str(error)))
             tab.on("console", lambda said: said.type == "error" and visitor.complaints.append(said.text))
@@ -243,7 +243,9 @@ async def take_card_picture(card: Locator) -> None:
     """Keep one card alone, twice as sharp: `docs/card.png` is a copy of this picture."""
     browser = card.page.context.browser
     assert browser
-    tab = await browser.new_page(viewport={"width": 620, "height": 1000}, device_scale_factor=2)
+    tab = await browser.new_page(
+        viewport={"width": 620, "height": 1000}, device_scale_factor=2, reduced_motion="reduce"
+    )
     await tab.goto(card.page.url)
     shown = tab.get_by_test_id(str(await card.get_attribute("data-testid")))
     await shown.screenshot(path=PICTURES / "card.png", animations="disabled")

@@ -163,6 +163,16 @@ def test_a_stop_leaves_the_server_to_a_process_that_still_needs_it(tmp_path: Pat
     assert not start(tmp_path).adopted
 
 
+def test_a_stop_waits_for_a_server_that_cannot_end_yet(tmp_path: Path, start: Start) -> None:
+    """While it writes its first file a server refuses to end: it would lose what is in memory alone."""
+    server = start(tmp_path)
+    ask(server.url, "CONFIG", "SET", "appendonly", "no")
+    ask(server.url, "SET", "kept", "yes")
+    ask(server.url, "CONFIG", "SET", "appendonly", "yes")
+    assert stop(server)
+    assert ask(start(tmp_path).url, "GET", "kept") == "yes"
+
+
 def test_a_stop_after_the_server_has_gone_is_nothing_special(tmp_path: Path, start: Start) -> None:
     """A server that somebody killed needs no stopping, nor one that was stopped before."""
     server = start(tmp_path)

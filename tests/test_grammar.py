@@ -69,7 +69,7 @@ UNDERSTOOD = {
 
 REFUSED = {
     # the sentence, and what its answer has to say
-    "manual-app": "“manual-app” alone",
+    "manual-app": "To which environment? Type /promote manual-app <environment>",
     "statsu": "Did you mean “status”?",
     "pendign": "Did you mean “pending”?",
     "HLEP": "Did you mean “help”?",

@@ -288,7 +288,7 @@ async def _raises(error: Exception) -> str | None:
     [
         (Refused("No.", link="https://acme.slack.com/x"), "No. <https://acme.slack.com/x|Open the card>"),
         (Refused("<!channel> & *bold*"), "&lt;!channel&gt; &amp;"),
-        (Unavailable("the store", "gone"), "the store is not available: gone. Nothing was recorded"),
+        (Unavailable("the store", "gone"), "store is not available: gone. Nothing was recorded"),
         (Unavailable("the store", "gone", maybe_done=True), "I could not confirm that it was recorded"),
         (KeyError("oops"), "Something broke on our side (ref "),
     ],

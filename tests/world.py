@@ -20,7 +20,8 @@ from typing import Any
 from aiohttp import web
 
 from bot.app import COMMITTER, Outside, bolt
-from bot.config import Config, build_catalog
+from bot.config import build_catalog
+from bot.config_models import Config
 from bot.core.advance import Engine
 from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog, Target
@@ -166,7 +167,7 @@ class World:
             "environments": ENVIRONMENTS,
             "slack": {"channel": CHANNEL},
             "repositories": {"gitops": {"url": self.repository.as_uri(), "allow_local": True}},
-            "argocd": {"main": {"url": self.argocd.url}},
+            "argocd": {"main": {"url": self.argocd.url, "allow_local": True}},
             "defaults": {
                 "repository": "gitops",
                 "argocd": "main",

@@ -256,19 +256,21 @@ class Promotion:
 
     @property
     def told(self) -> str:
-        """What became of it, as the end of a sentence: “it was rejected by …”."""
+        """What became of it, and when, as the end of a sentence: “it was rejected at 14:02 UTC”."""
+        at = f"at {self.last.at:%H:%M} UTC"
+        names = " and ".join(approval.by.name for approval in self.approvals)
         story = {
             Phase.REQUESTED: "it waits for approval",
-            Phase.APPROVED: "it is approved and about to be written",
+            Phase.APPROVED: f"it was approved{f' by {names}' if names else ''} {at} and is about to be written",
             Phase.COMMITTING: "its commit is being written",
             Phase.COMMITTED: f"it is committed as {(self.revision or '')[:8]} and rolling out",
-            Phase.LIVE: "it is live",
-            Phase.FAILED: "it failed",
-            Phase.REJECTED: "it was rejected",
-            Phase.EXPIRED: "it has expired",
-            Phase.CANCELLED: "it was cancelled",
-            Phase.SUPERSEDED: "a newer one took its place",
-            Phase.STALE: "the target changed after it was asked for",
+            Phase.LIVE: f"it is live since {self.last.at:%H:%M} UTC",
+            Phase.FAILED: f"it failed {at}",
+            Phase.REJECTED: f"it was rejected {at}",
+            Phase.EXPIRED: f"it expired {at}",
+            Phase.CANCELLED: f"it was cancelled {at}",
+            Phase.SUPERSEDED: f"a newer one took its place {at}",
+            Phase.STALE: f"the target changed after it was asked for, seen {at}",
         }
         return story[self.phase]
 

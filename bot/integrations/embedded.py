@@ -29,6 +29,8 @@ NAMES = ("valkey-server", "redis-server")
 OLDEST = (6, 2)
 START_WITHIN = 30.0
 """Seconds for a server to answer; one that loads its data answers that it does, and is waited for."""
+STOP_WITHIN = 10.0
+"""Seconds for a server to end."""
 LEAVE_WITHIN = 0.3
 """Seconds for the server to notice that connections were closed."""
 LONGEST_SOCKET = 100
@@ -63,10 +65,11 @@ class EmbeddedServer:
             if line is None:
                 return not _is_running(self._folder)
             with closing(line):
-                # It answers only where it refuses, as while it writes its first file; then it goes on.
-                if not _is_alone(line) or line.ask("SHUTDOWN"):
+                if not _is_alone(line):
                     return False
-            return _wait_until(lambda: not _is_running(self._folder), seconds=START_WITHIN)
+                # It answers only where it refuses, as while it writes its first file; else it hangs up.
+                _wait_until(lambda: not line.ask("SHUTDOWN"), seconds=STOP_WITHIN)
+            return _wait_until(lambda: not _is_running(self._folder), seconds=STOP_WITHIN)
 
 
 def start(data_dir: Path, *, binary: Path | None = None) -> EmbeddedServer:

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from slack_sdk.errors import SlackApiError, SlackClientError
@@ -59,11 +60,15 @@ def web_client(
                 "SLACK_API_URL is accepted for loopback addresses only: a token must not leave for elsewhere."
             )
         base_url = api_url
-    client = AsyncWebClient(
-        token=token, base_url=base_url, timeout=5, ssl=tls, retry_handlers=[], trust_env_in_session=True
-    )
-    client.proxy = None  # slack_sdk's own reading of HTTPS_PROXY ignores NO_PROXY; aiohttp's does not
+    client = AsyncWebClient(token=token, base_url=base_url, timeout=5, ssl=tls, retry_handlers=[])
+    client.proxy = _proxy(base_url)
     return client
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy on the way to an address; slack_sdk's own reading of HTTPS_PROXY ignores NO_PROXY."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 class SlackAnnouncer:

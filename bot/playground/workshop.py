@@ -33,7 +33,7 @@ slack: {{channel: {channel}}}
 repositories:
   gitops: {{url: "{repository}", branch: main, allow_local: true}}
 argocd:
-  main: {{url: "{argocd}"}}
+  main: {{url: "{argocd}", allow_local: true}}
 defaults:
   repository: gitops
   argocd: main
