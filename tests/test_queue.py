@@ -79,6 +79,30 @@ async def test_what_rests_is_due_after_its_time(store: RedisStore, raw: Redis) -
     assert await store.claim(limit=5, lease=LEASE) == ()
 
 
+async def test_a_save_during_a_lease_waits_for_the_one_who_works(store: RedisStore, raw: Redis) -> None:
+    """A second worker beside the first would tell people twice; when the first rests, it is due at once."""
+    promotion = await saved(store, new())
+    assert await store.claim(limit=1, lease=LEASE) == (promotion.id,)
+    await store.save([Change(before=promotion, after=approved(promotion))], holds=True)
+    assert 14 < await seconds_until_due(raw, promotion) <= 15
+    await store.rest(promotion.id, edition=promotion.edition, after=timedelta(hours=1))
+    assert await seconds_until_due(raw, promotion) <= 0
+    assert await raw.hlen("{gp}:leases") == 0
+
+
+async def test_a_save_after_a_lease_has_run_out_is_due_at_once(store: RedisStore, raw: Redis) -> None:
+    """A worker that died holds nothing up for longer than its lease."""
+    promotion = await saved(store, new())
+    assert await store.claim(limit=1, lease=timedelta(milliseconds=1)) == (promotion.id,)
+
+    async def ran_out() -> bool:
+        return await seconds_until_due(raw, promotion) <= 0
+
+    await wait_until(ran_out, "the lease ran out")
+    await store.save([Change(before=promotion, after=approved(promotion))], holds=True)
+    assert await seconds_until_due(raw, promotion) <= 0
+
+
 async def test_what_is_done_leaves_the_due_set(store: RedisStore, raw: Redis) -> None:
     """Resting for ever is leaving."""
     promotion = await saved(store, new())

@@ -59,7 +59,9 @@ class Store(Protocol):
         ...
 
     async def save(self, changes: Sequence[Change], *, holds: bool) -> None:
-        """Save the next editions of one target's promotions at once, each due now, or raise `Conflict`.
+        """Save the next editions of one target's promotions at once, or raise `Conflict`.
+
+        Each is due now, or where a worker holds it when that worker rests.
 
         Safe to repeat: what is saved already counts as saved. Where `holds`, a promotion that newly holds the
         target raises `TargetBusy` if another one does. It follows the target while it is `committed`.

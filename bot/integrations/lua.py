@@ -72,7 +72,9 @@ for _, change in ipairs(changes) do
       redis.call('ZADD', '{gp}:ix:' .. index, at, id)
     end
   end
-  redis.call('ZADD', KEYS[1], at, id)
+  -- Where somebody works on it, `rest` sees that it has moved on; two at once would tell people twice.
+  local lease = redis.call('HGET', '{gp}:leases', id)
+  if not lease or tonumber(lease) <= now then redis.call('ZADD', KEYS[1], at, id) end
 end
 if ARGV[2] ~= '' then redis.call('SET', delivery, changes[1].id, 'PX', ARGV[3]) end
 redis.call('PUBLISH', '{gp}:wake', changes[1].id)
@@ -85,7 +87,10 @@ CLAIM = (
     NOW
     + """
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', score(now), 'LIMIT', 0, ARGV[1])
-for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], score(now + ARGV[2]), id) end
+for _, id in ipairs(ids) do
+  redis.call('ZADD', KEYS[1], score(now + ARGV[2]), id)
+  redis.call('HSET', '{gp}:leases', id, score(now + ARGV[2]))
+end
 return ids
 """
 )
@@ -94,7 +99,12 @@ return ids
 RENEW = (
     NOW
     + """
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', score(now + ARGV[1]), ARGV[i]) end
+for i = 2, #ARGV do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
+    redis.call('ZADD', KEYS[1], score(now + ARGV[1]), ARGV[i])
+    redis.call('HSET', '{gp}:leases', ARGV[i], score(now + ARGV[1]))
+  end
+end
 """
 )
 
@@ -102,6 +112,7 @@ for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', score(now + ARGV[1]), ARGV
 REST = (
     NOW
     + """
+redis.call('HDEL', '{gp}:leases', ARGV[1])
 local edition = redis.call('HGET', '{gp}:p:' .. ARGV[1], 'edition')
 if edition and edition ~= ARGV[2] then
   redis.call('ZADD', KEYS[1], score(now), ARGV[1])

@@ -31,6 +31,7 @@ from bot.core.promotion import SCHEMA, Event, Phase, Promotion, PromotionId
 from bot.core.rollout import Look
 from bot.integrations import lua
 from bot.integrations.soundness import Finding, examine
+from bot.telemetry import TRANSITIONS
 
 SYSTEM = "the store"
 DUE = "{gp}:due"
@@ -88,6 +89,8 @@ class RedisStore:
 
     async def save(self, changes: Sequence[Change], *, holds: bool) -> None:
         """Save the next editions of one target's promotions, all or none, each due now.
+
+        One that a worker holds is due when that worker rests: two at once would tell people twice.
 
         Raises `Conflict` where a record is not as it was before, or where another promotion is followed and not
         superseded in the same call; `TargetBusy` where another one holds the target.
@@ -190,7 +193,12 @@ class RedisStore:
             )
         if code == "CONFLICT":
             raise Conflict(f"{detail} was changed by somebody else at the same moment; nothing was saved.")
-        return PromotionId(detail) if code == "SEEN" else None
+        if code == "SEEN":
+            return PromotionId(detail)
+        for change in changes:
+            if change.before is None or change.before.phase is not change.after.phase:
+                TRANSITIONS.labels(phase=change.after.phase, environment=change.after.environment).inc()
+        return None
 
     async def _run(self, script: AsyncScript, *words: EncodableT) -> Any:
         return await self._ask(lambda: script(keys=[DUE], args=words), writes=True)
