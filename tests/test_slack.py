@@ -256,7 +256,10 @@ async def listening(*, silent: bool = False) -> AsyncIterator[tuple[int, list[st
     """A proxy that writes down the first line of each request and says ok to it, or never says a word."""
     heard: list[str] = []
 
+    tasks: set[asyncio.Task[None] | None] = set()
+
     async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
         heard.append((await reader.readline()).decode().strip())
         if silent:
             with suppress(ConnectionError):
@@ -273,7 +276,7 @@ async def listening(*, silent: bool = False) -> AsyncIterator[tuple[int, list[st
         yield server.sockets[0].getsockname()[1], heard
     finally:
         server.close()
-        await server.wait_closed()
+        await asyncio.gather(*(task for task in tasks if task))
 
 
 def proxies(monkeypatch: pytest.MonkeyPatch, **named: str) -> None:
