@@ -8,6 +8,7 @@ import pytest
 from world import AMY, CHANNEL, DANA, World, world_in
 
 from bot.core.promotion import Phase
+from bot.core.rollout import Look
 
 
 @pytest.fixture
@@ -33,30 +34,37 @@ async def test_a_promotion_has_one_card_for_all_of_its_life(world: World) -> Non
 
 
 async def test_the_card_is_edited_every_three_seconds_at_most(world: World) -> None:
-    """Within that time changes gather; the first look after it shows them all."""
+    """Within that time changes gather; the first look after it shows them."""
     id = await world.request()
     await world.advance(id)
-    await world.promoter.approve(id, user=AMY)
     before = calls(world, "chat.update")
     world.passes(2.9)
-    assert await world.advance(id) == timedelta(0)
+    await world.store.save_look(id, Look(waits_for="something"))
+    assert await world.advance(id) == timedelta(seconds=0.1)
     assert calls(world, "chat.update") == before
-    assert "Approved" not in (await world.card(id)).text
     world.passes(0.1)
+    await world.store.save_look(id, Look(waits_for="something"))
     await world.advance(id)
     assert calls(world, "chat.update") == before + 1
 
 
-async def test_an_early_look_says_when_the_card_may_be_edited(world: World) -> None:
-    """A promotion at its end waits for its last edit, not longer."""
+async def test_an_approval_is_shown_at_once(world: World) -> None:
+    """Buttons that are of no use any more do not wait for three seconds to be over."""
     id = await world.request()
     await world.advance(id)
-    world.passes(1)
+    await world.promoter.approve(id, user=AMY)
+    await world.advance(id)
+    await world.advance(id)
+    assert (await world.shown(id)).startswith("Approved")
+
+
+async def test_a_cancellation_is_shown_at_once(world: World) -> None:
+    """The same holds for every other answer to the card's question."""
+    id = await world.request()
+    await world.advance(id)
     await world.promoter.cancel(id, user=DANA)
-    assert await world.advance(id) == timedelta(seconds=2)
-    world.passes(2)
     assert await world.advance(id) is None
-    assert "Cancelled" in await world.shown(id)
+    assert (await world.shown(id)).startswith("Cancelled")
 
 
 async def test_what_has_not_changed_is_not_edited(world: World) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs
@@ -10,6 +9,7 @@ from urllib.parse import parse_qs
 import aiohttp
 import pytest
 from aiohttp import web
+from conftest import require
 from playwright.async_api import async_playwright
 
 from bot.playground.page import Page
@@ -17,7 +17,6 @@ from bot.playground.slack import FakeSlack
 
 CHANNEL, DANA, AMY = "C0DEPLOYS01", "U0DANA", "U0AMY"
 TOKEN = "a-token-for-the-page"
-CHROMIUM = shutil.which("chromium")
 MODAL = {
     "type": "modal",
     "title": {"type": "plain_text", "text": "Reject"},
@@ -298,14 +297,15 @@ async def test_a_stranger_to_the_page_gets_the_first_persons_view(browser: aioht
 # --- the page itself
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
 async def test_a_browser_shows_words_as_words(page: Page, slack: FakeSlack, bot: SmallBot) -> None:
     """Markup in a message is shown, never run, and the page's buttons do what they say."""
     trouble: list[str] = []
     slack.say(DANA, CHANNEL, "<img src=x onerror=alert(1)> &lt;script&gt;alert(2)&lt;/script&gt; *bold*")
     ts = card(slack)
     async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = await playwright.chromium.launch(
+            executable_path=require("chromium", "chromium"), args=["--no-sandbox"]
+        )
         tab = await chromium.new_page()
         tab.on("dialog", lambda dialog: trouble.append(dialog.message))
         tab.on("pageerror", lambda error: trouble.append(str(error)))

@@ -54,11 +54,22 @@ class Engine:
                 minutes=10
             )  # taken out of promote.yaml: kept until it is back
         look = await self.store.look(id)
+        if await self._has_just_been_decided(promotion):
+            # People should see what came of it next, not the same buttons once more.
+            again = await self._step_or_wait(promotion, target, look)
+            if again == NOW:
+                return promotion.edition, NOW
         shown = await self.announcing.bring_up(promotion, target, look)
         if promotion.phase.is_final:
             return promotion.edition, shown
         again = await self._step_or_wait(promotion, target, look)
-        return promotion.edition, min(again, shown) if shown is not None else again
+        return promotion.edition, _sooner(again, shown)
+
+    async def _has_just_been_decided(self, promotion: Promotion) -> bool:
+        """Is there a card that asks, and somebody who answered?"""
+        if promotion.phase is not Phase.REQUESTED or not promotion.approvals:
+            return False
+        return (await self.store.card(promotion.id)).ts is not None
 
     async def _step_or_wait(self, promotion: Promotion, target: Target, look: Look) -> timedelta:
         """Take the step; where an outside system is away, say so on the card and try again later and later."""
@@ -271,6 +282,10 @@ def back_off(tries: int, asked: float | None = None) -> timedelta:
     """How long to wait after so many failed tries in a row; at least as long as the other side asked for."""
     waits = timedelta(seconds=min(2.0**tries, LONGEST_BACK_OFF.total_seconds()))
     return max(waits, timedelta(seconds=asked)) if asked else waits
+
+
+def _sooner(again: timedelta, shown: timedelta | None) -> timedelta:
+    return again if shown is None else min(again, shown)
 
 
 def _moved(promotion: Promotion, found: str) -> str:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from bot.core.catalog import Target
 from bot.core.errors import Gone, Unavailable
 from bot.core.ports import Announcer, Card, Clock, Store
-from bot.core.promotion import Promotion
+from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look
 
 EDIT_AT_MOST_EVERY = timedelta(seconds=3)
@@ -66,7 +66,9 @@ class Announcing:
             return await self._keep(promotion, replace(place, shown=digest, edited_at=now)), None
         if digest == card.shown:
             return card, None
-        if card.edited_at and (early := card.edited_at + EDIT_AT_MOST_EVERY - now) > timedelta(0):
+        is_decided = card.phase is Phase.REQUESTED and promotion.phase is not Phase.REQUESTED
+        early = card.edited_at + EDIT_AT_MOST_EVERY - now if card.edited_at else timedelta(0)
+        if early > timedelta(0) and not is_decided:  # buttons that are of no use any more go at once
             return card, early
         await self.announcer.edit(card, target, promotion, look)
         return await self._keep(promotion, replace(card, shown=digest, edited_at=now)), None
@@ -78,6 +80,6 @@ class Announcing:
             await self.store.save_card(promotion.id, replace(card, told=events[-1].edition))
 
     async def _keep(self, promotion: Promotion, card: Card) -> Card:
-        kept = replace(card, announced=promotion.edition)
+        kept = replace(card, announced=promotion.edition, phase=promotion.phase)
         await self.store.save_card(promotion.id, kept)
         return kept

@@ -104,9 +104,12 @@ def _ended(promotion: Promotion, look: Look, clock: Clock) -> Promotion | None:
         return None
     now = clock.now()
     for stage, end in ((Stage.FAILED, promotion.fail), (Stage.SUPERSEDED, promotion.supersede)):
-        told = [
-            f"{progress.name}: {progress.says}" for progress in look.applications if progress.stage is stage
-        ]
+        told = [_last_words(progress) for progress in look.applications if progress.stage is stage]
         if told:
             return end(at=now, why="; ".join(told))
     return promotion.go_live(at=now, why=look.applications[0].says)
+
+
+def _last_words(progress: Progress) -> str:
+    pods = f" ({progress.pods})" if progress.pods and progress.stage is Stage.FAILED else ""
+    return f"{progress.name}: {progress.says}{pods}"

@@ -35,6 +35,8 @@ class Card:
     told: int = 0
     """How many events stand in the thread."""
     edited_at: datetime | None = None
+    phase: Phase | None = None
+    """The phase that the message shows."""
     not_before: datetime | None = None
     """Until when Slack asked for a pause."""
 

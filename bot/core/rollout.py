@@ -262,8 +262,13 @@ def _by_health(facts: ApplicationFacts, case: Case) -> Verdict:
 
 
 def _unhealthy(facts: ApplicationFacts) -> str:
-    named = "; ".join(f"{result.name}: {result.message or result.status}" for result in facts.unhealthy[:3])
-    return named or facts.health_message
+    return "; ".join(_named(result) for result in facts.unhealthy[:3]) or facts.health_message
+
+
+def _named(result: ResourceResult) -> str:
+    """Argo CD's words, with the resource's name before them unless they hold it already."""
+    words = result.message or result.status
+    return words if result.name.rpartition("/")[2] in words else f"{result.name}: {words}"
 
 
 def _healthy(facts: ApplicationFacts, case: Case) -> Verdict:

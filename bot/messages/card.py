@@ -185,7 +185,7 @@ def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
             ":hourglass_flowing_sand: asking Argo CD to look"
         ]
     elif promotion.phase.is_final:
-        lines += [_ending(target, promotion), *_pods_of_failed(target, promotion, look)]
+        lines += [_ending(target, promotion), *_where_to_look(target, promotion)]
     if look.waits_for and not promotion.phase.is_final:
         lines.append(f":electric_plug: {plain(look.waits_for)}")
     return [section(listed(lines, 3000))] if lines else []
@@ -198,15 +198,12 @@ def _rollout_line(target: Target, progress: Progress) -> str:
     return f"{sign} {_application(target, progress.name)}: {plain(progress.says)}{again}{pods}"
 
 
-def _pods_of_failed(target: Target, promotion: Promotion, look: Look) -> list[str]:
-    """The kubelet's own word, CrashLoopBackOff and the like: where Argo CD's reason is only that time was up."""
-    if promotion.phase is not Phase.FAILED:
+def _where_to_look(target: Target, promotion: Promotion) -> list[str]:
+    """Where a rollout that failed is shown with everything that Argo CD knows of it."""
+    if promotion.phase is not Phase.FAILED or promotion.revision is None:
         return []
-    return [
-        f":warning: {_application(target, progress.name)}: {plain(progress.pods)}"
-        for progress in look.applications
-        if progress.stage is Stage.FAILED and progress.pods
-    ]
+    pages = [_application(target, each.name) for each in target.applications if each.link]
+    return [f":mag: Argo CD: {', '.join(pages)}"] if pages else []
 
 
 def _application(target: Target, name: str) -> str:

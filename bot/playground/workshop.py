@@ -118,13 +118,16 @@ class Workshop:
 
     async def stop(self) -> None:
         """End the bot as an operator would, then the world."""
-        if self.is_running:
-            await self.end_bot(signal.SIGTERM)
-        elif self.starts:
-            await self.start_bot()  # a killed bot left its store running: the next one adopts it and ends it
-            await self.end_bot(signal.SIGTERM)
-        await self.argocd.stop()
-        await self.slack.stop()
+        try:
+            if self.starts and not self.is_running:
+                await (
+                    self.start_bot()
+                )  # a killed bot left its store running: the next one adopts it and ends it
+            if self.is_running:
+                await self.end_bot(signal.SIGTERM)
+        finally:
+            await self.argocd.stop()
+            await self.slack.stop()
 
     @property
     def is_running(self) -> bool:
