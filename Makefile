@@ -23,7 +23,7 @@ install: $(VENV)/.dev           ## the set-up alone; the interpreter is .venv/bi
 $(VENV)/bin/python:
 	@command -v git >/dev/null || { echo "git is missing: install Debian's package git"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { echo "venv is missing: install Debian's package python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "venv is missing: install Debian's package python3-venv"; exit 1; }
 
 $(VENV)/.runtime: requirements.lock $(VENV)/bin/python
 	@echo "Setting up: installing the locked packages (about a minute, once) …"

@@ -207,7 +207,9 @@ async def run(settings: Settings, *, web_side: bool, worker_side: bool) -> None:
         await _refuse_unsound(outside)
         async with contextlib.AsyncExitStack() as stack:
             socket = await _hear(outside, stack) if web_side else None
-            await stack.enter_async_context(_operations(outside, stopping, socket))
+            # Web and worker may stand on one machine, as the Procfile has them.
+            port = settings.operations_port(9090 if web_side else 9091)
+            await stack.enter_async_context(_operations(outside, stopping, socket, port))
             if worker_side:
                 await stack.enter_async_context(_working(outside.worker()))
             log.info("ready", web=web_side, worker=worker_side, targets=len(outside.catalog.targets))
@@ -249,7 +251,7 @@ async def _hear(outside: Outside, stack: contextlib.AsyncExitStack) -> SocketMod
 
 @contextlib.asynccontextmanager
 async def _operations(
-    outside: Outside, stopping: asyncio.Event, socket: SocketMode | None
+    outside: Outside, stopping: asyncio.Event, socket: SocketMode | None, port: int
 ) -> AsyncIterator[None]:
     """`/healthz`, `/readyz` and `/metrics`, on a port of their own."""
 
@@ -274,7 +276,7 @@ async def _operations(
     operations.router.add_get("/healthz", health)
     operations.router.add_get("/readyz", ready)
     operations.router.add_get("/metrics", metrics)
-    async with _site(operations, outside.settings.host, outside.settings.operations_port):
+    async with _site(operations, outside.settings.host, port):
         yield
 
 

@@ -23,6 +23,8 @@ async def set_image(settings: Settings, *, app: str, environment: str, version: 
         raise Refused(
             f"CI writes the first environment only; {environment} takes a promotion: /promote in Slack."
         )
+    if target.policy.needs_approval:
+        raise Refused(f"{environment} needs approval; ask for a promotion: /promote in Slack.")
     gitops = git_repository(settings, config)
     try:
         plan = await gitops.plan(target, checked_version(version))

@@ -66,6 +66,29 @@ def _misnamed(config: Config) -> Iterator[tuple[Place, str]]:
     for place, settings in _settings(config):
         yield from _references(config, place, settings)
     yield from _missing(config)
+    yield from _shared(config)
+
+
+def _shared(config: Config) -> Iterator[tuple[Place, str]]:
+    """Two targets that write one value: the rules of the one would not hold for the other."""
+    owners: dict[tuple[str, str, str, str], str] = {}
+    for name, app in config.apps.items():
+        for environment in _environments_of(config, app):
+            values, repository = (
+                _setting(config, app, environment, "values"),
+                _setting(config, app, environment, "repository"),
+            )
+            model = config.repositories.get(repository or "")
+            if values is None or model is None:
+                continue  # told already
+            path = _filled(values, name, environment)
+            for key in _setting(config, app, environment, "keys") or ():
+                owner = owners.setdefault((model.url, model.branch, path, key), f"{name}/{environment}")
+                if owner != f"{name}/{environment}":
+                    yield (
+                        ("apps", name),
+                        f"apps.{name}: {environment} would write {key} of {path}, as {owner} does",
+                    )
 
 
 def _environments(config: Config) -> Iterator[tuple[Place, str]]:
@@ -228,7 +251,7 @@ def _target(config: Config, name: str, app: AppModel, environment: str) -> catal
         return _setting(config, app, environment, key)
 
     def fill(text: str) -> str:
-        return text.replace("{app}", name).replace("{env}", environment)
+        return _filled(text, name, environment)
 
     repository = config.repositories[setting("repository")]
     server = setting("argocd")
@@ -246,6 +269,10 @@ def _target(config: Config, name: str, app: AppModel, environment: str) -> catal
         rollout=_rollout(config, environment),
         banner=app.banner.get(environment),
     )
+
+
+def _filled(text: str, app: str, environment: str) -> str:
+    return text.replace("{app}", app).replace("{env}", environment)
 
 
 def _repository(name: str, model: RepositoryModel) -> catalog.Repository:

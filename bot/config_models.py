@@ -9,12 +9,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 DURATION = re.compile(r"(\d+)(s|m|h|d)")
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST = 365 * UNITS["d"]
 
 
 def _duration(value: Any) -> Any:
     if isinstance(value, str) and (found := DURATION.fullmatch(value)):
-        return timedelta(**{UNITS[found[2]]: int(found[1])})
+        seconds = int(found[1]) * UNITS[found[2]]
+        if 1 <= seconds <= LONGEST:
+            return timedelta(seconds=seconds)
+        raise ValueError("must be from 1s to 365d")
     if isinstance(value, timedelta):
         return value
     raise ValueError("must be a number with a unit, like 30s, 20m, 4h or 7d")
@@ -101,6 +105,16 @@ class ArgoCDModel(Strict):
     namespace: str | None = Field(default=None, description="The namespace of its Application objects")
     headers: dict[str, str] = Field(default={}, description="Extra headers, for a proxy in front of it")
     allow_local: bool = Field(default=False, description="Allow a plain http:// address")
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name in headers:
+            if name.lower() in ("authorization", "cookie"):
+                raise ValueError(
+                    f"{name} would be a secret in this file; the token belongs into ARGOCD_TOKEN"
+                )
+        return headers
 
     @field_validator("url")
     @classmethod
@@ -228,10 +242,18 @@ class RolloutModel(Strict):
     )
 
 
+def _never_blank(value: Any) -> Any:
+    if value is None:
+        raise ValueError("is there, but says nothing; name the approvers, or take the key out")
+    return value
+
+
 class PolicyModel(Strict):
     """The rules of one environment."""
 
-    approvals: ApprovalsModel | None = Field(default=None, description="None: no approval is needed")
+    approvals: Annotated[ApprovalsModel | None, BeforeValidator(_never_blank)] = Field(
+        default=None, description="Without it, nobody has to approve"
+    )
     rollout: RolloutModel = Field(default=RolloutModel())
 
 

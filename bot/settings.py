@@ -86,15 +86,14 @@ class Settings:
         """The public port."""
         return self._number("PORT", 3000)
 
-    @property
-    def operations_port(self) -> int:
+    def operations_port(self, default: int) -> int:
         """The port of `/healthz`, `/readyz` and `/metrics`."""
-        return self._number("OPERATIONS_PORT", 9090)
+        return self._number("OPERATIONS_PORT", default)
 
     @property
     def lease_seconds(self) -> float:
         """How long a worker's claim lasts when it dies."""
-        return float(self._number("PROMOTE_LEASE_SECONDS", 15))
+        return float(self._number("PROMOTE_LEASE_SECONDS", 15, most=3600))
 
     @property
     def ca_bundle(self) -> Path | None:
@@ -134,10 +133,10 @@ class Settings:
                 found.append(self.get(name))
         return [value for value in found if value]
 
-    def _number(self, name: str, default: int) -> int:
+    def _number(self, name: str, default: int, *, most: int = 65535) -> int:
         text = self.environ.get(name, str(default))
-        if not text.isdigit():
-            raise SettingsError(f"{name} must be a number, not {text!r}.")
+        if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= most):
+            raise SettingsError(f"{name} must be a number from 1 to {most}, not {text!r}.")
         return int(text)
 
 

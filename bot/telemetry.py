@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
-from prometheus_client import REGISTRY, Counter, Histogram
+from prometheus_client import Counter, Histogram
 
 TRANSITIONS = Counter(
     "promote_transitions_total", "Promotions that reached a phase", ["phase", "environment"]
@@ -76,8 +76,3 @@ def set_up(secrets: Iterable[str] = (), *, level: str = "INFO") -> None:
     logging.getLogger("slack_bolt").setLevel(logging.ERROR)  # it warns of choices that are meant
     for noisy in ("slack_sdk", "httpx", "httpcore", "aiohttp.access", "git", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-def sample(name: str) -> float:
-    """The sum of a metric over its labels: for tests, and for a person at a prompt."""
-    return sum(found.value for metric in REGISTRY.collect() for found in metric.samples if found.name == name)

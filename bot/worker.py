@@ -63,7 +63,9 @@ class Worker:
         room = SIDE_BY_SIDE - len(self._running)
         claimed = await self.queue.claim(limit=room, lease=self.lease) if room else ()
         for id in claimed:
-            if id not in self._running:
+            if self._stopping.is_set():
+                await self.queue.wake(id)  # `stop` came while we asked: another worker takes it at once
+            elif id not in self._running:
                 task = asyncio.create_task(self._advance(id))
                 self._running[id] = task
                 task.add_done_callback(functools.partial(self._forget, id))

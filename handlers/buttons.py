@@ -94,8 +94,5 @@ class Buttons:
     async def _on_its_card(self, body: dict[str, Any]) -> Press:
         """The click, where it was made on the promotion's own card; a copy answers with a link to it."""
         pressed = press(body)
-        promotion = await self.promoter.find(pressed.id)
-        card = await self.promoter.store.card(promotion.id)
-        if card.ts and (pressed.channel, pressed.ts) != (card.channel, card.ts):
-            raise Refused(f"That was a copy. {promotion.id} is decided on its own card.", link=card.link)
+        await self.promoter.require_card(pressed.id, channel=pressed.channel, ts=pressed.ts)
         return pressed

@@ -48,14 +48,11 @@ class Command:
             case "cancel":
                 return answers.done(await promoter.cancel(id, user=user, why=text))
             case "show":
-                promotion = await promoter.find(id)
-                store = promoter.store
-                return answers.show(
-                    promotion, await store.card(promotion.id), await store.events(promotion.id)
-                )
+                return answers.show(*await promoter.show(id))
             case "pending":
-                waiting = await promoter.pending()
-                return answers.pending([(each, await promoter.store.card(each.id)) for each in waiting])
+                return answers.pending(await promoter.pending())
             case "status":
-                return answers.status(await promoter.status(app=text))
+                places = await promoter.status(app=text)
+                left_out = 0 if text else len(promoter.catalog.targets) - len(places)
+                return answers.status(places, left_out=left_out)
         return answers.HELP

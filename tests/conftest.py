@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -77,3 +78,10 @@ def empty(url: str) -> None:
     """Forget everything."""
     with Redis.from_url(url) as client:
         client.flushall()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say once, in one line each, what is missing on this machine."""
+    reasons = {report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])}
+    for reason in sorted(reasons):
+        terminalreporter.write_line(reason)

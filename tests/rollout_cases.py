@@ -113,6 +113,10 @@ def been(stage: Stage, *, since: float, **changes: Any) -> Progress:
     return replace(whole, **changes)
 
 
+def _refreshed(progress: Progress, now: float) -> Progress:
+    return replace(progress, refreshed_at=after(now), refreshes=progress.refreshes + 1)
+
+
 @dataclass(kw_only=True)
 class Following:
     """Looks at an application again and again, as the engine does, and keeps the account of it."""
@@ -127,13 +131,11 @@ class Following:
         if isinstance(found, ApplicationFacts) and compared:
             found = replace(found, reconciled_at=after(now))
         refresh = wants_refresh(self.progress, now=after(now), policy=self.policy)
-        asked = {"refreshed_at": after(now)}
-        before = replace(self.progress, **asked) if refresh and self.progress else self.progress
+        before = _refreshed(self.progress, now) if refresh and self.progress else self.progress
         done = decide(found, case(now, before=before, policy=self.policy, relations=self.relations))
         if refresh:
-            done = replace(done, refreshed_at=after(now), refreshes=done.refreshes + 1)
             self.refreshed_at.append(now)
-        self.progress = done
+        self.progress = _refreshed(done, now) if refresh and not before else done
         return done.stage
 
     def every(self, seconds: Sequence[float], found: ApplicationFacts | Unseen) -> Stage:

@@ -167,7 +167,7 @@ def test_anything_else_is_refused_with_the_rule(version: str) -> None:
         checked_version(version)
 
 
-BOUND = {"old_version": "14", "version": "15", "digest": "unknown"}
+BOUND = {"old_version": "14", "version": "15", "digest": "unknown", "changes": ()}
 OTHER_TARGETS = {
     "app": replace(PROD, app="other-app"),
     "environment": replace(PROD, environment="stage"),
@@ -206,8 +206,8 @@ def test_the_content_hash_keeps_to_what_was_approved() -> None:
 
 def test_values_that_swap_places_are_other_content() -> None:
     """14 → 15 and 15 → 14 are two decisions; so are two keys and one with a comma in it."""
-    forth = PROD.content_hash(old_version="14", version="15", digest="unknown")
-    back = PROD.content_hash(old_version="15", version="14", digest="unknown")
+    forth = PROD.content_hash(old_version="14", version="15", digest="unknown", changes=())
+    back = PROD.content_hash(old_version="15", version="14", digest="unknown", changes=())
     assert forth != back
     two, one = replace(PROD, keys=("a", "b")), replace(PROD, keys=("a', 'b",))
     assert two.content_hash(**BOUND) != one.content_hash(**BOUND)

@@ -40,7 +40,7 @@ async def test_a_request_is_answered_privately_and_gets_a_card(world: World) -> 
     reply = await world.command("manual-app 15 to prod because the sale begins")
     assert (reply.status, reply.body) == (200, "")
     answer = await world.answer()
-    (promotion,) = await world.promoter.pending()
+    (promotion,) = await world.pending()
     assert (promotion.version, promotion.reason, promotion.requested_by.id) == (
         "15",
         "the sale begins",
@@ -78,7 +78,7 @@ async def test_what_cannot_be_done_is_answered_with_what_can(world: World, text:
     reply = await world.command(text)
     assert reply.error is None
     assert says in await world.answer()
-    assert await world.promoter.pending() == ()
+    assert await world.pending() == []
     assert [message for message in world.cards() if message.blocks] == []
 
 
@@ -330,7 +330,7 @@ async def test_ask_again_makes_a_new_promotion(world: World) -> None:
     for number in (1, 2):
         assert (await world.press(id, "ask_again", user=MEL)).error is None
         await world.answer(MEL, number=number)
-    (again,) = await world.promoter.pending()
+    (again,) = await world.pending()
     assert (again.id != id, again.version, again.requested_by.id) == (True, "15", MEL)
     assert again.id in world.told(MEL)[0]
     assert "is held by" in world.told(MEL)[1]

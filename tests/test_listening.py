@@ -365,7 +365,7 @@ async def _everything(world: World) -> None:
     before = len(world.told())
     await world.command("manual-app prod")
     await world.answer(number=before + 1)
-    (promotion,) = await world.promoter.pending()
+    (promotion,) = await world.pending()
     await world.advance(promotion.id)
     await world.press(promotion.id, "reject", user=AMY)
     view = world.slack.view(AMY)

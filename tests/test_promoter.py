@@ -414,9 +414,9 @@ async def test_with_git_or_argocd_away_nothing_is_recorded(world: World) -> None
 async def test_pending_lists_what_waits_oldest_first(world: World) -> None:
     """What is decided waits no more."""
     stage, prod = await world.request("stage"), await world.request()
-    assert [promotion.id for promotion in await world.promoter.pending()] == [stage, prod]
+    assert [promotion.id for promotion, _ in await world.promoter.pending()] == [stage, prod]
     await world.promoter.cancel(prod, user=DANA)
-    assert [promotion.id for promotion in await world.promoter.pending()] == [stage]
+    assert [promotion.id for promotion, _ in await world.promoter.pending()] == [stage]
 
 
 async def test_status_tells_git_argocd_and_what_is_under_way(world: World) -> None:

@@ -134,12 +134,12 @@ def test_the_redactor_leaves_the_machines_own_settings_alone() -> None:
 def test_ports_and_places_have_defaults() -> None:
     """Nothing has to be set for them; what is set wins."""
     bare = settings()
-    assert (bare.port, bare.operations_port, bare.host) == (3000, 9090, "0.0.0.0")
+    assert (bare.port, bare.operations_port(9090), bare.host) == (3000, 9090, "0.0.0.0")
     assert bare.config_path == Path("promote.yaml")
     assert bare.data_dir == Path.home() / ".local" / "state" / "promote-bot"
     assert settings(XDG_STATE_HOME="/state").data_dir == Path("/state/promote-bot")
     full = settings(PORT="80", OPERATIONS_PORT="81", HOST="::1", PROMOTE_CONFIG="/c", PROMOTE_DATA_DIR="/d")
-    assert (full.port, full.operations_port, full.host) == (80, 81, "::1")
+    assert (full.port, full.operations_port(9090), full.host) == (80, 81, "::1")
     assert (full.config_path, full.data_dir) == (Path("/c"), Path("/d"))
 
 

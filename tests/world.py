@@ -341,6 +341,10 @@ class World:
         assert promotion is not None, f"there is no {id}"
         return promotion
 
+    async def pending(self) -> list[Promotion]:
+        """What waits for approval, oldest first."""
+        return list(await self.store.in_phase(Phase.REQUESTED))
+
     def target(self, environment: str = "prod") -> Target:
         """`manual-app` in an environment."""
         return self.parts.catalog.target("manual-app", environment)

@@ -7,6 +7,7 @@ or a crash needs no code of its own.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -21,6 +22,8 @@ from bot.core.rollout import Look
 from bot.core.seals import Sealer
 
 NOW = timedelta(0)
+AT_ONCE_AGAIN = timedelta(milliseconds=100)
+"""After a conflict: soon, but never a loop that runs hot."""
 LONGEST_BACK_OFF = timedelta(seconds=30)
 GIVE_UP_AFTER = 3
 
@@ -76,7 +79,7 @@ class Engine:
         try:
             again = await self._step(promotion, target)
         except Conflict:
-            return NOW
+            return AT_ONCE_AGAIN
         except Unavailable as error:
             if error.system == "the store":
                 raise
@@ -86,7 +89,8 @@ class Engine:
             # Only the remote knows what became of the commit, and it will not say: keep asking.
             await self._wait_for(promotion, look, str(error))
             return back_off(look.tries)
-        if look.waits_for:
+        if look.waits_for and not (promotion.base and promotion.revision is None):
+            # As long as a commit has been tried and is not there, each new try waits longer than the one before.
             latest = await self.store.look(promotion.id)
             await self.store.save_look(promotion.id, replace(latest, waits_for="", tries=0, breaks=0))
         return again
@@ -123,13 +127,24 @@ class Engine:
         """`requested`: enough approvals, or too late?"""
         now = self.clock.now()
         approvers = [approval.by.id for approval in promotion.approvals]
-        if target.policy.is_satisfied(approvers, await self._members(target)):
+        if await self._has_quorum(target, approvers, is_late=now >= promotion.expires_at):
             card = await self.store.card(promotion.id)
             return await self._save(promotion, promotion.reach_quorum(at=now, link=card.link))
         if now >= promotion.expires_at:
             why = f"{len(approvers)} of {target.policy.total} approvals when the time was up"
             return await self._save(promotion, promotion.expire(at=now, why=why))
         return promotion.expires_at - now
+
+    async def _has_quorum(self, target: Target, approvers: Sequence[str], *, is_late: bool) -> bool:
+        """Have enough of the right people approved? Groups are asked of Slack only when it matters."""
+        if len(approvers) < target.policy.total:
+            return False
+        try:
+            return target.policy.is_satisfied(approvers, await self._members(target))
+        except Unavailable:
+            if is_late:  # a look-up that never works must not hold the target for ever
+                return False
+            raise
 
     async def _write(self, promotion: Promotion, target: Target) -> timedelta:
         """`approved`: check everything once more, then commit."""
@@ -142,8 +157,9 @@ class Engine:
             minutes = int(target.policy.start_within.total_seconds() // 60)
             why = f"it could not be written within {minutes} minutes of its approval; nothing was committed"
             return await self._save(promotion, promotion.expire(at=now, why=why))
-        if doubt := self._doubt(promotion, target):
-            return await self._save(promotion, promotion.outdate(at=now, why=doubt))
+        if doubt := self.sealer.doubt(promotion, target):
+            why = f"{doubt}; nothing was committed"
+            return await self._save(promotion, promotion.outdate(at=now, why=why))
         if newer := await self._newer(promotion, target):
             why = f"{newer.id} asks for {newer.version}"
             return await self._save(promotion, promotion.supersede(at=now, why=why))
@@ -159,7 +175,7 @@ class Engine:
             return await self._save(
                 promotion, promotion.outdate(at=now, why=_moved(promotion, plan.old_version))
             )
-        committing = promotion.start_commit(at=now, base=promotion.base or plan.base)
+        committing = promotion.start_commit(at=now, base=promotion.base or plan.base, approvals=kept)
         await self._save(promotion, committing)
         return await self._push(committing, target)
 
@@ -247,20 +263,6 @@ class Engine:
         found = await asyncio.gather(*(self.directory.members(group) for group in groups))
         return dict(zip(groups, found, strict=True))
 
-    def _doubt(self, promotion: Promotion, target: Target) -> str:
-        """Why the record cannot be trusted as it stands; empty where it can."""
-        expected = target.content_hash(
-            old_version=promotion.old_version, version=promotion.version, digest=promotion.digest
-        )
-        if expected != promotion.content_hash:
-            return "the configuration of its target or the rules for it changed after it was asked for"
-        sealed = self.sealer.request_is_genuine(promotion) and all(
-            self.sealer.approval_is_genuine(promotion, approval) for approval in promotion.approvals
-        )
-        return (
-            "" if sealed else "its record was changed by somebody else than this bot; nothing was committed"
-        )
-
     def _edit(self, promotion: Promotion, target: Target) -> Edit:
         requester = promotion.requested_by
         return Edit(
@@ -280,7 +282,7 @@ class Engine:
 
 def back_off(tries: int, asked: float | None = None) -> timedelta:
     """How long to wait after so many failed tries in a row; at least as long as the other side asked for."""
-    waits = timedelta(seconds=min(2.0**tries, LONGEST_BACK_OFF.total_seconds()))
+    waits = min(timedelta(seconds=2 ** min(tries, 10)), LONGEST_BACK_OFF)
     return max(waits, timedelta(seconds=asked)) if asked else waits
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -34,13 +35,14 @@ class Announcing:
         except Unavailable as error:
             if error.system == "the store":
                 raise
-            return await self._pause(promotion, timedelta(seconds=error.retry_after or 0)) or TRY_AGAIN
+            return await self._pause(promotion, asked=timedelta(seconds=error.retry_after or 0))
 
-    async def _pause(self, promotion: Promotion, asked: timedelta) -> timedelta:
+    async def _pause(self, promotion: Promotion, *, asked: timedelta) -> timedelta:
         """Remember the pause that Slack asked for: the next look at the rollout may come before its end."""
-        if asked:
-            card = await self.store.card(promotion.id)
-            await self.store.save_card(promotion.id, replace(card, not_before=self.clock.now() + asked))
+        if not asked:
+            return self._patience(promotion)
+        card = await self.store.card(promotion.id)
+        await self.store.save_card(promotion.id, replace(card, not_before=self.clock.now() + asked))
         return asked
 
     async def _bring_up(self, promotion: Promotion, target: Target, look: Look) -> timedelta | None:
@@ -51,9 +53,7 @@ class Announcing:
             card, again = await self._show(card, promotion, target, look)
             await self._tell(card, promotion)
         except Gone:
-            # Deleted by somebody, or the channel is closed to us: begin anew, with the whole story.
-            await self.store.save_card(promotion.id, Card())
-            return TRY_AGAIN if card.ts else CHANNEL_CLOSED
+            return await self._lost(card, promotion, target)
         return again
 
     async def _show(
@@ -79,7 +79,23 @@ class Announcing:
             await self.announcer.tell(card, promotion, events)
             await self.store.save_card(promotion.id, replace(card, told=events[-1].edition))
 
+    async def _lost(self, card: Card, promotion: Promotion, target: Target) -> timedelta:
+        """Deleted by somebody: begin anew, with the whole story. Closed to us: tell the requester, once."""
+        if card.ts:
+            await self.store.save_card(promotion.id, Card())
+            return TRY_AGAIN
+        if not card.warned:
+            await self.store.save_card(promotion.id, replace(card, warned=True))
+            with contextlib.suppress(Gone):
+                await self.announcer.warn(target, promotion)
+        return max(CHANNEL_CLOSED, self._patience(promotion))
+
+    def _patience(self, promotion: Promotion) -> timedelta:
+        """How long until Slack is asked again; longer and longer for what ended long ago."""
+        ended_for = self.clock.now() - promotion.ended_at if promotion.ended_at else timedelta(0)
+        return max(TRY_AGAIN, ended_for / 10)
+
     async def _keep(self, promotion: Promotion, card: Card) -> Card:
-        kept = replace(card, announced=promotion.edition, phase=promotion.phase)
+        kept = replace(card, phase=promotion.phase)
         await self.store.save_card(promotion.id, kept)
         return kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -125,8 +125,8 @@ class Target:
         """`manual-app/prod`."""
         return f"{self.app}/{self.environment}"
 
-    def content_hash(self, *, old_version: str, version: str, digest: str) -> str:
-        """What an approval is bound to: `sha256:…` over everything that the commit will change, and the rules."""
+    def content_hash(self, *, old_version: str, version: str, digest: str, changes: Sequence[object]) -> str:
+        """What an approval is bound to: `sha256:…` over all that is shown and will be changed, and the rules."""
         return sha256(
             repr(
                 (
@@ -139,6 +139,7 @@ class Target:
                     old_version,
                     version,
                     digest,
+                    tuple(changes),
                     self.policy.fingerprint,
                 )
             )

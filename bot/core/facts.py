@@ -15,6 +15,12 @@ class ResourceResult:
     status: str
     message: str = ""
 
+    @property
+    def says(self) -> str:
+        """Argo CD's words, with the resource's name before them unless they hold it already."""
+        words = self.message or self.status
+        return words if self.name.rpartition("/")[2] in words else f"{self.name}: {words}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
@@ -29,6 +35,17 @@ class Operation:
     resources: tuple[ResourceResult, ...] = ()
     expected: int = 0
     """About how many resources it will touch: Argo CD lists them wave by wave."""
+
+    @property
+    def says(self) -> str:
+        """How far a running one is."""
+        if not self.phase:
+            return "sync queued"
+        done = sum(result.status in ("Synced", "Pruned", "PruneSkipped") for result in self.resources)
+        says = f"synced {done} of {max(self.expected, len(self.resources))}" if done else "sync started"
+        if self.retries:
+            says += f", retry {self.retries}"
+        return f"{says}, {self.message}" if self.message else says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +71,14 @@ class Workloads:
     def staying(self) -> tuple[Pod, ...]:
         """The pods that are not on their way out."""
         return tuple(pod for pod in self.pods if not pod.is_terminating)
+
+    @property
+    def says(self) -> str:
+        """How many pods are ready, and the troubles of those that are not."""
+        pods = self.staying
+        says = f"{sum(pod.is_ready for pod in pods)} of {len(pods)} pods ready"
+        troubles = sorted({pod.trouble for pod in pods if pod.trouble and not pod.is_ready})
+        return f"{says}, {', '.join(troubles)}" if troubles else says
 
     @property
     def unready(self) -> str:
@@ -96,6 +121,11 @@ class ApplicationFacts:
         return self.reconciled_at is not None and self.reconciled_at > self.operation.finished_at
 
     @property
+    def trouble(self) -> str:
+        """Why its health is what it is, in Argo CD's words; empty where it gives no reason."""
+        return "; ".join(result.says for result in self.unhealthy[:3]) or self.health_message
+
+    @property
     def revisions(self) -> frozenset[str]:
         """Every revision that it names."""
         named = (self.revision, self.operation and self.operation.revision, self.history_revision)
@@ -104,7 +134,10 @@ class ApplicationFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unseen:
-    """Argo CD could not be asked about the application, or would not tell; `is_final` when waiting cannot help."""
+    """Nothing is known of the application: Argo CD does not answer or will not tell, or git cannot be asked about it.
+
+    `is_final` where it stays so until somebody acts.
+    """
 
     name: str
     reason: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -56,8 +57,8 @@ class Following:
             return before
         now = self.clock.now()
         refresh = wants_refresh(before, now=now, policy=target.rollout)
-        facts = await self._observe(target, application, refresh=refresh)
-        relations = await self._relations(promotion, target, facts)
+        seen = await self._observe(target, application, refresh=refresh)
+        facts, relations = await self._related(promotion, target, seen)
         # A hold is measured on the clock that read the facts, so it is asked again after they came.
         case = Case(
             revision=promotion.revision or "",
@@ -81,17 +82,21 @@ class Following:
         except Failed as error:
             return Unseen(name=application.name, reason=str(error), is_final=True)
 
-    async def _relations(
+    async def _related(
         self, promotion: Promotion, target: Target, facts: ApplicationFacts | Unseen
-    ) -> dict[str, Relation]:
+    ) -> tuple[ApplicationFacts | Unseen, Mapping[str, Relation]]:
+        """The facts with what their revisions mean; those that nobody can place now say neither yes nor no."""
         if isinstance(facts, Unseen) or promotion.revision is None:
-            return {}
-        return {
-            revision: await self.values.relate(
-                target, revision=revision, commit=promotion.revision, version=promotion.version
-            )
-            for revision in sorted(facts.revisions)
-        }
+            return facts, {}
+        try:
+            return facts, {
+                revision: await self.values.relate(
+                    target, revision=revision, commit=promotion.revision, version=promotion.version
+                )
+                for revision in sorted(facts.revisions)
+            }
+        except (Unavailable, Failed) as error:
+            return Unseen(name=facts.name, reason=str(error), is_final=False), {}
 
 
 def _refreshed(progress: Progress, now: datetime) -> Progress:

@@ -95,6 +95,12 @@ def roles(
     return frozenset(role for role, holds in held.items() if holds)
 
 
+def may(action: Action, held: frozenset[Role]) -> bool:
+    """May somebody with these roles do it?"""
+    permission = PERMISSIONS[action]
+    return bool(permission.to & held) and not permission.never & held
+
+
 def require(action: Action, held: frozenset[Role], promotion: Promotion) -> None:
     """Raise `Refused`, with the reason, where somebody with these roles may not do it."""
     permission = PERMISSIONS[action]

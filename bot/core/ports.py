@@ -30,13 +30,13 @@ class Card:
     link: str | None = None
     shown: str | None = None
     """The digest of what the message shows."""
-    announced: int = 0
-    """The edition that the message shows."""
     told: int = 0
     """How many events stand in the thread."""
     edited_at: datetime | None = None
     phase: Phase | None = None
     """The phase that the message shows."""
+    warned: bool = False
+    """Was the requester told that the card cannot be posted?"""
     not_before: datetime | None = None
     """Until when Slack asked for a pause."""
 
@@ -225,6 +225,10 @@ class Announcer(Protocol):
 
     async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
         """Add these events to the thread, in one message."""
+        ...
+
+    async def warn(self, target: Target, promotion: Promotion) -> None:
+        """Tell the requester, directly, that the card cannot be posted."""
         ...
 
 

@@ -42,8 +42,8 @@ class Stage(StrEnum):
         return self in (Stage.LIVE, Stage.FAILED, Stage.SUPERSEDED)
 
 
-_MOVES_BY_ITSELF = (Stage.UNREACHABLE, Stage.SYNCING, Stage.ROLLING_OUT, Stage.BEHIND, Stage.PAUSED)
-"""Stages in which Argo CD tells of each change without being asked to compare, or could not be asked."""
+_MOVES_BY_ITSELF = (Stage.SYNCING, Stage.ROLLING_OUT, Stage.BEHIND, Stage.PAUSED)
+"""Stages in which Argo CD tells of each change without being asked to compare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +57,14 @@ class Progress:
     compared_at: datetime | None = None
     """Argo CD's stamp of the comparison that `stage` began with: a later one proves that it looked again."""
     seen_at: datetime | None = None
-    """When Argo CD last answered."""
+    """When it could last be judged."""
+    refused_since: datetime | None = None
+    """Since when every look has met an answer that stays so until somebody acts."""
+    overtime_since: datetime | None = None
+    """Since when it has gone on past the time limit of the rollout."""
     refreshed_at: datetime | None = None
     refreshes: int = 0
+    """How many were asked for since it could last not be judged."""
     pods: str = ""
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from bot.core import gates, people
 from bot.core import promotion as promotions
 from bot.core.catalog import Application, Catalog, Target, checked_version
-from bot.core.errors import Conflict, Refused, TargetBusy
+from bot.core.errors import Conflict, PromoteError, Refused, TargetBusy
 from bot.core.people import Action, Person
-from bot.core.ports import Change, Clock, Cluster, Directory, Store, ValuesRepository
-from bot.core.promotion import Approval, Decision, Phase, Promotion
+from bot.core.ports import Card, Change, Clock, Cluster, Directory, Store, ValuesRepository
+from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
 from bot.core.rollout import ApplicationFacts
 from bot.core.seals import Sealer
 from bot.core.trailers import one_line
 
 TRIES = 5
+MOST_PLACES = 30
 LONGEST_REASON = 500
 
 
@@ -70,7 +72,9 @@ class Promoter:
             gates.require_order(target, source, wanted=version, live=await self._live(target, source))
         now = self.clock.now()
         id = promotions.new_id()
-        content_hash = target.content_hash(old_version=plan.old_version, version=pinned, digest="unknown")
+        content_hash = target.content_hash(
+            old_version=plan.old_version, version=pinned, digest="unknown", changes=plan.changes
+        )
         seal = self.sealer.seal(
             id=id, content_hash=content_hash, by=person.signer, decision=Decision.REQUEST, at=now
         )
@@ -104,7 +108,9 @@ class Promoter:
 
     async def approve(self, id: str, *, user: str, content_hash: str | None = None) -> Promotion:
         """Record one person's yes. `content_hash` is what the pressed button showed."""
-        promotion, _, person = await self._authorised(Action.APPROVE, id, user)
+        promotion, target, person = await self._authorised(Action.APPROVE, id, user)
+        if doubt := self.sealer.doubt(promotion, target):
+            raise Refused(f"{promotion.id} cannot be approved: {doubt}. Ask again with /promote.")
         if content_hash not in (None, promotion.content_hash):
             raise Refused(
                 f"{promotion.id} is not what that button showed; look at its card and decide again."
@@ -158,17 +164,30 @@ class Promoter:
             )
         return promotion
 
-    async def pending(self) -> tuple[Promotion, ...]:
-        """Every request that waits for approvals, oldest first."""
-        return await self.store.in_phase(Phase.REQUESTED)
+    async def pending(self) -> tuple[tuple[Promotion, Card], ...]:
+        """Every request that waits for approvals, with its card, oldest first."""
+        waiting = await self.store.in_phase(Phase.REQUESTED)
+        return tuple([(each, await self.store.card(each.id)) for each in waiting])
+
+    async def show(self, id: str) -> tuple[Promotion, Card, tuple[Event, ...]]:
+        """A promotion, its card and its story."""
+        promotion = await self.find(id)
+        return promotion, await self.store.card(promotion.id), await self.store.events(promotion.id)
+
+    async def require_card(self, id: str, *, channel: str, ts: str) -> None:
+        """Raise `Refused`, with a link, for a press on a message that is not the promotion's own card."""
+        promotion = await self.find(id)
+        card = await self.store.card(promotion.id)
+        if card.ts and (channel, ts) != (card.channel, card.ts):
+            raise Refused(f"That was a copy. {promotion.id} is decided on its own card.", link=card.link)
 
     async def status(self, *, app: str | None = None) -> tuple[Place, ...]:
-        """What every target of an app, or of all apps, holds and runs now."""
+        """What the targets of an app, or of all apps, hold and run now; the first thirty of them."""
         apps = [app] if app else list(self.catalog.apps)
         if app:
             self.catalog.target(app, self._first_environment(app))
         targets = [target for target in self.catalog.targets if target.app in apps]
-        return tuple(await asyncio.gather(*(self._place(target) for target in targets[:30])))
+        return tuple(await asyncio.gather(*(self._place(target) for target in targets[:MOST_PLACES])))
 
     def target_of(self, promotion: Promotion) -> Target:
         """The promotion's target, as the configuration describes it now."""
@@ -184,12 +203,11 @@ class Promoter:
 
     async def _place(self, target: Target) -> Place:
         version, *facts = await asyncio.gather(
-            self.values.current(target),
+            _or_why(self.values.current(target)),
             *(
-                self.cluster.observe(target, application, refresh=False)
+                _or_why(self.cluster.observe(target, application, refresh=False))
                 for application in target.applications
             ),
-            return_exceptions=True,
         )
         holder = await self.store.holder(target) or await self.store.followed(target)
         return Place(
@@ -246,14 +264,13 @@ class Promoter:
         promotion = await self.find(id)
         target = self.target_of(promotion)
         person = await self.member(user)
-        members = await self.members_for(target, user)
-        people.require(action, people.roles(person, promotion, target.policy, members), promotion)
+        held = people.roles(person, promotion, target.policy, {})
+        if not people.may(action, held):  # user groups are asked of Slack only where they can matter
+            held = people.roles(person, promotion, target.policy, await self._members(target))
+        people.require(action, held, promotion)
         return promotion, target, person
 
-    async def members_for(self, target: Target, user: str) -> dict[str, frozenset[str]]:
-        """The people of the policy's user groups; nobody is asked where the user is named by id."""
-        if user in target.policy.users:
-            return {}
+    async def _members(self, target: Target) -> dict[str, frozenset[str]]:
         groups = sorted(target.policy.groups)
         found = await asyncio.gather(*(self.directory.members(group) for group in groups))
         return dict(zip(groups, found, strict=True))
@@ -289,3 +306,11 @@ class Promoter:
 
 def _reason(text: str | None) -> str | None:
     return one_line(text)[:LONGEST_REASON] or None if text else None
+
+
+async def _or_why(question: Awaitable[Any]) -> Any:
+    """The answer, or the error that people may read; any other error is ours, and nothing to show."""
+    try:
+        return await question
+    except PromoteError as error:
+        return error

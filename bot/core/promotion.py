@@ -204,7 +204,8 @@ class Promotion:
 
     def cancel(self, *, by: str, at: datetime, why: str | None) -> Promotion:
         """Nobody wants it any more; possible until the commit is under way."""
-        if self.phase not in (Phase.REQUESTED, Phase.APPROVED):
+        may_be_written = self.base is not None  # a push that nobody saw the end of may still arrive
+        if self.phase not in (Phase.REQUESTED, Phase.APPROVED) or may_be_written:
             raise Refused(f"It is too late to cancel {self.id}: {self.told}.")
         return self._end(Phase.CANCELLED, at=at, by=by, why=why)
 
@@ -232,9 +233,13 @@ class Promotion:
             Phase.REQUESTED, at=at, what="quorum lost", why=why, approvals=kept, approved_at=None
         )
 
-    def start_commit(self, *, at: datetime, base: str) -> Promotion:
-        """The commit is built on `base`; from here only git knows whether it happened."""
-        return self._move(Phase.COMMITTING, at=at, what="committing", base=base)
+    def start_commit(
+        self, *, at: datetime, base: str, approvals: tuple[Approval, ...] | None = None
+    ) -> Promotion:
+        """The commit is built on `base`, with the approvals that count; from here only git knows if it happened."""
+        kept = self.approvals if approvals is None else approvals
+        what = "committing again" if self.base else "committing"
+        return self._move(Phase.COMMITTING, at=at, what=what, base=base, approvals=kept)
 
     def reopen(self, *, at: datetime) -> Promotion:
         """The remote was read and does not hold the commit: everything is checked again before another try."""
@@ -334,7 +339,9 @@ def request(
         version=version,
         old_version=old_version,
         changes=changes,
-        content_hash=target.content_hash(old_version=old_version, version=version, digest="unknown"),
+        content_hash=target.content_hash(
+            old_version=old_version, version=version, digest="unknown", changes=changes
+        ),
         requested_by=by,
         requested_at=at,
         request_seal=seal,

@@ -47,6 +47,15 @@ __all__ = [
 CANNOT_COMPARE_FOR = timedelta(seconds=60)
 """How long an error of rendering may last: a git host that stumbles is no broken chart."""
 UNREACHABLE_AFTER = timedelta(minutes=5)
+REFUSED_FOR = timedelta(minutes=5)
+"""How long a refusal may last: a token is replaced, and a server that restarts takes everybody for a stranger."""
+OVERTIME = timedelta(minutes=2)
+"""How long, beside two holds, what is deployed may prove itself past the time limit: the bot may have been away."""
+LOOKED_LATELY = timedelta(minutes=2)
+"""How old the look before may be where a silence of Argo CD is measured: looks far apart prove no silence."""
+
+_DEPLOYED = (Stage.SETTLING, Stage.CONFIRMING)
+"""Stages in which nothing is missing but the proof."""
 
 Verdict: TypeAlias = tuple[Stage, str]
 """A stage, and what to say of it."""
@@ -97,10 +106,11 @@ def decide(facts: ApplicationFacts | Unseen, case: Case) -> Progress:
     if isinstance(facts, Unseen):
         return _unseen(facts, case)
     stage, says = _judge(facts, case)
-    if not stage.is_end and case.is_late:
+    if not stage.is_end and _is_over(stage, case):
         stage, says = Stage.FAILED, f"timed out while {stage}: {says}"
     progress = _remember(facts.name, stage, says, case, compared_at=facts.reconciled_at)
-    return replace(progress, seen_at=case.now, pods=_pods(facts))
+    pods = facts.workloads.says if facts.workloads else ""
+    return replace(progress, seen_at=case.now, refused_since=None, pods=pods)
 
 
 def _unseen(facts: Unseen, case: Case) -> Progress:
@@ -108,10 +118,28 @@ def _unseen(facts: Unseen, case: Case) -> Progress:
     seen_at = case.before.seen_at if case.before else None
     blind_for = case.now - (seen_at or case.committed_at)
     minutes = f", for {_minutes(blind_for)}" if blind_for >= UNREACHABLE_AFTER else ""
-    says = f"{facts.reason}{minutes}; the commit is pushed"
-    if facts.is_final or case.is_late:
-        return _remember(facts.name, Stage.FAILED, f"nobody knows whether it is live: {says}", case)
-    return replace(_remember(facts.name, Stage.UNREACHABLE, says, case), pods="")
+    refused_since = ((case.before and case.before.refused_since) or case.now) if facts.is_final else None
+    has_lasted = refused_since is not None and case.now - refused_since >= REFUSED_FOR
+    if has_lasted or _is_over(Stage.UNREACHABLE, case):
+        says = f"nobody knows whether it is live: {facts.reason}{minutes}; the commit is pushed"
+        return _remember(facts.name, Stage.FAILED, says, case)
+    todo = f"; somebody has to put that right within {_minutes(REFUSED_FOR)}" if facts.is_final else ""
+    says = f"{facts.reason}{minutes}{todo}; the commit is pushed"
+    # A refresh that was asked for meanwhile counts for nothing: afterwards it is asked for quickly again.
+    progress = _remember(facts.name, Stage.UNREACHABLE, says, case)
+    return replace(progress, refused_since=refused_since, refreshes=0, pods="")
+
+
+def _is_over(stage: Stage, case: Case) -> bool:
+    """Does the time limit end this stage? What is deployed has an overtime, also where it is out of sight in it."""
+    if not case.is_late:
+        return False
+    before = case.before
+    began = before.overtime_since if before else None
+    if began and case.now - began >= OVERTIME + 2 * case.policy.stable_for:
+        return True
+    was_deployed = before is not None and (before.stage in _DEPLOYED or began is not None)
+    return stage not in _DEPLOYED and not (stage is Stage.UNREACHABLE and was_deployed)
 
 
 def _judge(facts: ApplicationFacts, case: Case) -> Verdict:
@@ -153,20 +181,9 @@ def _operating(facts: ApplicationFacts, case: Case) -> Verdict | None:
         return None
     if operation is None:
         return Stage.SYNCING, "sync queued"
-    says = _syncing(operation)
     if operation.revision and not case.has(operation.revision):
-        return Stage.BEHIND, f"waits behind the sync of {operation.revision[:8]}: {says}"
-    return Stage.SYNCING, says
-
-
-def _syncing(operation: Operation) -> str:
-    if not operation.phase:
-        return "sync queued"
-    done = sum(result.status in ("Synced", "Pruned", "PruneSkipped") for result in operation.resources)
-    says = f"synced {done} of {max(operation.expected, len(operation.resources))}" if done else "sync started"
-    if operation.retries:
-        says += f", retry {operation.retries}"
-    return f"{says}, {operation.message}" if operation.message else says
+        return Stage.BEHIND, f"waits behind the sync of {operation.revision[:8]}: {operation.says}"
+    return Stage.SYNCING, operation.says
 
 
 def _sync_failed(facts: ApplicationFacts, case: Case) -> Verdict | None:
@@ -240,35 +257,29 @@ def _noticed(facts: ApplicationFacts, case: Case) -> Verdict | None:
 
 
 def _unnoticed(case: Case) -> Verdict:
-    age = case.now - case.committed_at
-    if age >= case.policy.pick_up_within:
-        return Stage.FAILED, f"not picked up: Argo CD has not noticed the commit for {_minutes(age)}"
+    """Only the time counts in which Argo CD answered, and was asked to compare: nobody else may have told it."""
+    before = case.before
+    if before and before.stage is Stage.UNNOTICED and before.seen_at and before.refreshed_at:
+        lasted = case.now - before.since
+        was_asked = before.refreshed_at >= before.since and case.now - before.seen_at <= LOOKED_LATELY
+        if was_asked and lasted >= case.policy.pick_up_within:
+            return Stage.FAILED, f"not picked up: Argo CD has not noticed the commit for {_minutes(lasted)}"
     return Stage.UNNOTICED, "Argo CD has not noticed the commit yet"
 
 
 def _by_health(facts: ApplicationFacts, case: Case) -> Verdict:
     """What a fresh comparison with our commit says of the health; unknown words are not healthy."""
     if facts.health == "Degraded":
-        says = f"degraded: {_unhealthy(facts) or 'no reason given'}"
+        says = f"degraded: {facts.trouble or 'no reason given'}"
         lasted = _has_lasted(Stage.DEGRADED, case.policy.degraded_grace, facts, case)
         return Stage.FAILED if lasted else Stage.DEGRADED, says
     if facts.health == "Suspended":
-        return Stage.PAUSED, f"paused: {_unhealthy(facts) or 'somebody has to resume it'}"
+        return Stage.PAUSED, f"paused: {facts.trouble or 'somebody has to resume it'}"
     if facts.health != "Healthy":
-        return Stage.ROLLING_OUT, _unhealthy(facts) or "synced, pods rolling out"
+        return Stage.ROLLING_OUT, facts.trouble or "synced, pods rolling out"
     if facts.errors:
         return Stage.SETTLING, f"healthy, but Argo CD reports: {facts.errors[0]}"
     return _healthy(facts, case)
-
-
-def _unhealthy(facts: ApplicationFacts) -> str:
-    return "; ".join(_named(result) for result in facts.unhealthy[:3]) or facts.health_message
-
-
-def _named(result: ResourceResult) -> str:
-    """Argo CD's words, with the resource's name before them unless they hold it already."""
-    words = result.message or result.status
-    return words if result.name.rpartition("/")[2] in words else f"{result.name}: {words}"
 
 
 def _healthy(facts: ApplicationFacts, case: Case) -> Verdict:
@@ -320,15 +331,6 @@ def _has_lasted(stage: Stage, patience: timedelta, facts: ApplicationFacts, case
     return facts.reconciled_at > before.compared_at
 
 
-def _pods(facts: ApplicationFacts) -> str:
-    if facts.workloads is None:
-        return ""
-    pods = facts.workloads.staying
-    says = f"{sum(pod.is_ready for pod in pods)} of {len(pods)} pods ready"
-    troubles = sorted({pod.trouble for pod in pods if pod.trouble and not pod.is_ready})
-    return f"{says}, {', '.join(troubles)}" if troubles else says
-
-
 def _minutes(span: timedelta) -> str:
     return f"{int(span.total_seconds() // 60)} minutes"
 
@@ -337,9 +339,10 @@ def _remember(
     name: str, stage: Stage, says: str, case: Case, *, compared_at: datetime | None = None
 ) -> Progress:
     """Keep the beginning of a stage that goes on: a hold and a grace are measured from there."""
-    before = case.before
-    if before is None:
-        return Progress(name=name, stage=stage, since=case.now, says=says, compared_at=compared_at)
+    before = case.before or Progress(name=name, stage=stage, since=case.now, says=says)
     if before.stage is stage:
-        return replace(before, says=says, compared_at=before.compared_at or compared_at)
-    return replace(before, stage=stage, since=case.now, says=says, compared_at=compared_at)
+        compared_at = before.compared_at or compared_at
+    else:
+        before = replace(before, stage=stage, since=case.now)
+    overtime_since = before.overtime_since or (case.now if case.is_late else None)
+    return replace(before, says=says, compared_at=compared_at, overtime_since=overtime_since)

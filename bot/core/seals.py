@@ -1,7 +1,8 @@
 """Seals: Redis holds state, not authority.
 
 Every request and every approval carries an HMAC over what was decided, by whom and when, made with a key that
-never enters Redis. Whoever writes to Redis can delay or erase a promotion, but cannot make one that is committed.
+never enters Redis. Whoever writes to Redis can delay or erase a promotion, or bring back what was withdrawn while it
+could still be written, but cannot make a decision that nobody made.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hmac
 from datetime import datetime
 
+from bot.core.catalog import Target
 from bot.core.promotion import Approval, Decision, Promotion, Signer
 
 
@@ -27,6 +29,21 @@ class Sealer:
         # Length before each word, so that no two lists of words give the same bytes.
         message = "".join(f"{len(word)}:{word}" for word in words)
         return hmac.new(self._key, message.encode(), "sha256").hexdigest()
+
+    def doubt(self, promotion: Promotion, target: Target) -> str:
+        """Why the record cannot be trusted as it stands, as the end of a sentence; empty where it can."""
+        expected = target.content_hash(
+            old_version=promotion.old_version,
+            version=promotion.version,
+            digest=promotion.digest,
+            changes=promotion.changes,
+        )
+        if expected != promotion.content_hash:
+            return "the configuration of its target or the rules for it changed after it was asked for"
+        sealed = self.request_is_genuine(promotion) and all(
+            self.approval_is_genuine(promotion, approval) for approval in promotion.approvals
+        )
+        return "" if sealed else "its record was changed by somebody else than this bot"
 
     def request_is_genuine(self, promotion: Promotion) -> bool:
         """Did the bot itself record this request, with this content and this requester?"""

@@ -35,6 +35,7 @@ _CONFIG = {
     "gc.auto": "0",
     "maintenance.auto": "false",
     "credential.helper": "",
+    "http.followRedirects": "false",  # git would carry the credential to wherever it is sent
     "protocol.allow": "never",
     "protocol.https.allow": "always",
     "protocol.ssh.allow": "always",

@@ -36,7 +36,11 @@ if saved > 0 then return {'CONFLICT', changes[1].id} end
 
 local owners, moved = {}, {}
 local function owner(slot)
-  if owners[slot] == nil then owners[slot] = redis.call('GET', slot) end
+  if owners[slot] == nil then
+    local id = redis.call('GET', slot)
+    -- One whose record is gone owns nothing: nobody could ever give the slot back.
+    owners[slot] = id and redis.call('EXISTS', '{gp}:p:' .. id) == 1 and id or false
+  end
   return owners[slot]
 end
 local function move(slot, id) owners[slot], moved[slot] = id, true end

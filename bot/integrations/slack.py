@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import structlog
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
@@ -22,9 +23,12 @@ from bot.core.people import Person
 from bot.core.ports import Card
 from bot.core.promotion import Event, Promotion
 from bot.core.rollout import Look
+from bot.messages.answers import cannot_post
 from bot.messages.card import card as render
 from bot.messages.mrkdwn import Message
 from bot.messages.thread import story
+
+log = structlog.get_logger()
 
 LOOK_UP_WITHIN = 2.0
 """Seconds for a question about a person: a click has to be answered within three."""
@@ -111,15 +115,21 @@ class SlackAnnouncer:
 
     async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
         """Add these events to the thread, in one message."""
-        await _call(
-            lambda: self._client.chat_postMessage(
-                channel=card.channel or "",
-                thread_ts=card.ts or "",
-                text=story(promotion, events),
-                unfurl_links=False,
-                unfurl_media=False,
+        if text := story(promotion, events):
+            await _call(
+                lambda: self._client.chat_postMessage(
+                    channel=card.channel or "",
+                    thread_ts=card.ts or "",
+                    text=text,
+                    unfurl_links=False,
+                    unfurl_media=False,
+                )
             )
-        )
+
+    async def warn(self, target: Target, promotion: Promotion) -> None:
+        """Tell the requester, directly, that the card cannot be posted, and what to do."""
+        text = cannot_post(promotion, target.channel)
+        await _call(lambda: self._client.chat_postMessage(channel=promotion.requested_by.id, text=text))
 
 
 class SlackDirectory:
@@ -137,9 +147,12 @@ class SlackDirectory:
 
     async def person(self, user: str) -> Person:
         """Who this is, as Slack says now."""
-        answer, team = await self._within(
-            asyncio.gather(_call(lambda: self._client.users_info(user=user)), self.team())
-        )
+        try:
+            answer, team = await self._within(
+                asyncio.gather(_call(lambda: self._client.users_info(user=user)), self.team())
+            )
+        except _Unknown:
+            return Person(id=user, team=await self.team(), name=user, is_deactivated=True)
         return _person(answer["user"], team)
 
     async def members(self, group: str) -> frozenset[str]:
@@ -202,11 +215,15 @@ def _sorted(error: SlackApiError) -> Exception:
     data = response.data if isinstance(response.data, dict) else {}
     word = str(data.get("error") or response.status_code)
     if word in GONE:
+        log.warning("Slack message cannot be written", error=word)
         return Gone(f"Slack says {word}")
     if word in ("user_not_found", "no_such_subteam", "subteam_disabled"):
         return _Unknown("Slack", f"it says {word}")
     if response.status_code == 429 or word == "ratelimited":
-        wait = float(response.headers.get("Retry-After") or 1)
-        return Unavailable("Slack", "it asks for a pause", retry_after=wait)
+        wait = str(response.headers.get("Retry-After") or "")
+        return Unavailable(
+            "Slack", "it asks for a pause", retry_after=float(wait) if wait.isdecimal() else 1.0
+        )
+    log.warning("Slack refused a call", error=word)
     needed = f" (the token needs the scope {data['needed']})" if data.get("needed") else ""
     return Unavailable("Slack", f"it says {word}{needed}")

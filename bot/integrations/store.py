@@ -105,7 +105,8 @@ class RedisStore:
     async def events(self, id: str, *, after: int = 0) -> tuple[Event, ...]:
         """Its story in order, from the event that follows edition `after`."""
         found: list[Any] = await self._ask(lambda: self._client.lrange(f"{_key(id)}:e", after, -1))
-        return tuple(_read(_EVENT, event, what=f"the story of {id}") for event in found)
+        story = [_read(_EVENT, event) for event in found]
+        return tuple(event for event in story if event is not None)
 
     async def holder(self, target: Target) -> PromotionId | None:
         """Which promotion holds the target."""
@@ -125,18 +126,18 @@ class RedisStore:
         return await self._records(f"{{gp}}:ix:{target.name}", limit=limit, newest_first=True)
 
     async def card(self, id: str) -> Card:
-        """What the people have seen of it."""
+        """What the people have seen of it; nothing, where that cannot be read: the card is posted anew."""
         found: Any = await self._ask(lambda: self._client.get(f"{_key(id)}:card"))
-        return Card() if found is None else _read(_CARD, found, what=f"the card of {id}")
+        return _read(_CARD, found) or Card()
 
     async def save_card(self, id: str, card: Card) -> None:
         """Remember what the people have seen; the last write wins."""
         await self._ask(lambda: self._client.set(f"{_key(id)}:card", _CARD.dump_json(card)), writes=True)
 
     async def look(self, id: str) -> Look:
-        """The last look at its rollout; empty where there was none."""
+        """The last look at its rollout; empty where there was none, or none that can be read."""
         found: Any = await self._ask(lambda: self._client.get(f"{_key(id)}:look"))
-        return Look() if found is None else _read(_LOOK, found, what=f"the last look at {id}")
+        return _read(_LOOK, found) or Look()
 
     async def save_look(self, id: str, look: Look) -> None:
         """Remember the last look; the last write wins, and no edition is counted."""
@@ -328,11 +329,12 @@ def _promotion(id: str, record: str) -> Promotion:
         raise Unavailable(SYSTEM, f"the record of {id} cannot be read") from error
 
 
-def _read(kind: TypeAdapter[_Told], text: str, *, what: str) -> _Told:
+def _read(kind: TypeAdapter[_Told], text: str | None) -> _Told | None:
+    """What stands beside a record, or None: another version's words about it must not stop a promotion."""
     try:
-        return kind.validate_json(text)
-    except ValidationError as error:
-        raise Unavailable(SYSTEM, f"{what} cannot be read") from error
+        return None if text is None else kind.validate_json(text)
+    except ValidationError:
+        return None
 
 
 def _legible(found: Iterable[tuple[str, str | None]]) -> Iterator[Promotion]:

@@ -24,7 +24,7 @@ HELP = """\
 `/promote cancel P-… [reason]`
 `/promote help`
 
-Nothing is written before the named approvers have agreed. The card in the channel shows what will change, who may \
+Nothing is written before everybody whom the environment asks for has agreed. The card in the channel shows what will change, who may \
 approve, and follows Argo CD until that very image runs."""
 
 
@@ -52,6 +52,14 @@ def broken(reference: str) -> str:
 def asked(promotion: Promotion, channel: str) -> str:
     """A request was recorded."""
     return f"{code(promotion.id)}: asked for {plain(promotion.title)}. Its card is in <#{channel}>."
+
+
+def cannot_post(promotion: Promotion, channel: str) -> str:
+    """The card has no place: for its requester, directly."""
+    return (
+        f":warning: I cannot write to <#{channel}>, so nobody sees {code(promotion.id)} "
+        f"({plain(promotion.title)}). Invite me there with `/invite @promote-bot`; I go on trying."
+    )
 
 
 def done(promotion: Promotion) -> str:
@@ -84,7 +92,7 @@ def show(promotion: Promotion, card: Card, events: Sequence[Event]) -> str:
     return listed(lines)
 
 
-def status(places: Sequence[Place]) -> str:
+def status(places: Sequence[Place], *, left_out: int = 0) -> str:
     """What every environment holds and runs."""
     lines: list[str] = []
     app = ""
@@ -93,6 +101,8 @@ def status(places: Sequence[Place]) -> str:
             app = place.target.app
             lines.append(f"*{escape(app)}*")
         lines.append(_place(place))
+    if left_out:
+        lines.append(f"… and {left_out} more: `/promote status &lt;app&gt;`")
     return listed(lines) or "No app is configured."
 
 

@@ -9,8 +9,8 @@ from bot.messages.mrkdwn import code, mention, plain
 
 
 def story(promotion: Promotion, events: Sequence[Event]) -> str:
-    """These events as one message, in mrkdwn."""
-    return "\n".join(_line(promotion, event) for event in events)
+    """These events as one message, in mrkdwn; empty where there is nothing to tell."""
+    return "\n".join(line for event in events if (line := _line(promotion, event)))
 
 
 def _line(promotion: Promotion, event: Event) -> str:
@@ -23,7 +23,8 @@ def _line(promotion: Promotion, event: Event) -> str:
         "approved": ":ballot_box_with_check: Nothing more to wait for: checking everything once more, then committing",
         "quorum lost": f":warning: Waiting for approval again{why}",
         "committing": ":writing_hand: Writing the commit",
-        "not written": ":repeat: The remote does not hold the commit: checking again, then another try",
+        "not written": "",  # the card says what it waits for; a line for each try would bury the story
+        "committing again": "",
         "committed": f":white_check_mark: Committed as {code((event.why or '')[:8])}; following Argo CD now",
         "live": f":white_check_mark: Live{why}",
         "failed": f":x: Failed{why}",

@@ -128,7 +128,7 @@ async def run(*, port: int, say: Callable[[str], None]) -> None:
         world = DemoWorld(workshop)
         page = Page(workshop.slack, world, token=secrets.token_urlsafe(18))
         stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         try:
             await workshop.start()
