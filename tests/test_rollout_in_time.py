@@ -26,6 +26,9 @@ from bot.core.facts import ApplicationFacts, Unseen
 from bot.core.progress import Look, Stage, next_look, wants_refresh
 from bot.core.rollout import decide
 
+UNAVAILABLE = Unseen(name="manual-app-prod", reason="Argo CD is not available: 503", is_final=False)
+REFUSED = Unseen(name="manual-app-prod", reason="the token for Argo CD expired", is_final=True)
+
 
 def test_a_rollout_that_goes_well_is_live_after_the_hold() -> None:
     """From the push to the end, with each stage in its order."""
@@ -87,7 +90,7 @@ def test_a_lost_refresh_keeps_the_hold_until_one_is_answered() -> None:
         facts(workloads=None),
         facts(workloads=workloads(pod("14"))),
         syncing(),
-        Unseen(name="manual-app-prod", reason="Argo CD is not available", is_final=False),
+        UNAVAILABLE,
     ],
     ids=["progressing", "pods not read", "an old pod", "another sync", "unseen"],
 )
@@ -149,11 +152,46 @@ def test_a_bad_sign_that_passes_is_forgiven(stage: Stage, found: ApplicationFact
 
 
 def test_not_picked_up_is_an_end_after_its_time() -> None:
-    """Ten minutes without notice, by the policy; one second less is still hope."""
-    assert decide(unnoticed(), case(599)).stage is Stage.UNNOTICED
-    late = decide(unnoticed(), case(600))
-    assert late.stage is Stage.FAILED
-    assert late.says == "not picked up: Argo CD has not noticed the commit for 10 minutes"
+    """Ten minutes of answers without notice, by the policy; one second less is still hope."""
+    following = Following()
+    assert following.every([5, *range(10, 600, 10), 604], unnoticed()) is Stage.UNNOTICED
+    assert following.look(605, unnoticed()) is Stage.FAILED
+    assert following.progress
+    assert following.progress.says == "not picked up: Argo CD has not noticed the commit for 10 minutes"
+
+
+def test_a_late_first_look_is_not_the_end_of_the_time_to_notice() -> None:
+    """Nobody had asked Argo CD before it; it notices when it is asked."""
+    following = Following()
+    assert following.look(700, unnoticed()) is Stage.UNNOTICED
+    assert following.refreshed_at == [700]
+    assert following.every([702, 712], facts()) is Stage.LIVE
+
+
+def test_an_argo_cd_that_was_away_gets_its_time_to_notice_afterwards() -> None:
+    """It missed the push while it was down: the first good look asks it to compare, and it may take its time."""
+    following = Following()
+    following.look(0, unnoticed())
+    following.every(range(10, 700, 15), UNAVAILABLE)
+    assert following.every([700, 715], unnoticed()) is Stage.UNNOTICED
+    assert following.refreshed_at[-2:] == [700, 715]
+    assert following.every([720, 730], facts()) is Stage.LIVE
+
+
+def test_a_bot_that_was_away_does_not_take_its_own_silence_for_that_of_argo_cd() -> None:
+    """Two looks far apart, of which one asked, are not ten minutes of asking; those that follow decide."""
+    following = Following()
+    following.look(0, unnoticed())
+    assert following.look(900, unnoticed()) is Stage.UNNOTICED
+    assert following.look(915, unnoticed()) is Stage.FAILED
+
+
+def test_without_a_refresh_nobody_is_accused_of_not_noticing() -> None:
+    """Argo CD may never have been asked since it began to answer."""
+    unasked = been(Stage.UNNOTICED, since=0, seen_at=after(590), refreshed_at=after(-1))
+    assert decide(unnoticed(), case(600, before=unasked)).stage is Stage.UNNOTICED
+    asked = replace(unasked, refreshed_at=after(0))
+    assert decide(unnoticed(), case(600, before=asked)).stage is Stage.FAILED
 
 
 def test_whatever_still_goes_on_at_the_time_limit_has_timed_out() -> None:
@@ -164,31 +202,113 @@ def test_whatever_still_goes_on_at_the_time_limit_has_timed_out() -> None:
     assert (late.stage, late.says) == (Stage.FAILED, "timed out while rolling out: 1 of 3 updated")
 
 
+def test_what_is_live_at_the_first_look_of_a_bot_that_was_away_is_live() -> None:
+    """The time limit ends no hold that could not begin before it."""
+    following = Following()
+    following.look(0, syncing())
+    assert following.look(3000, facts(workloads=None)) is Stage.SETTLING
+    assert following.look(3020, facts()) is Stage.CONFIRMING
+    assert following.look(3030, facts()) is Stage.LIVE
+
+
+def test_a_hold_that_began_before_the_time_limit_may_end_after_it() -> None:
+    """Health at the last moment is health, also where Argo CD stumbles once over the limit."""
+    following = Following()
+    assert following.every([1195, 1204], facts()) is Stage.CONFIRMING
+    assert following.look(1204.9, UNAVAILABLE) is Stage.UNREACHABLE
+    assert following.every([1210, 1219], facts()) is Stage.CONFIRMING
+    assert following.look(1220, facts()) is Stage.LIVE
+
+
+def test_what_is_not_deployed_has_no_overtime() -> None:
+    """A hold that breaks past the time limit is over at once."""
+    following = Following()
+    assert following.look(3000, facts()) is Stage.CONFIRMING
+    assert following.look(3005, facts(health="Progressing")) is Stage.FAILED
+    assert following.progress
+    assert following.progress.says == "timed out while rolling out: synced, pods rolling out"
+
+
+@pytest.mark.parametrize("other", [facts(workloads=None), UNAVAILABLE], ids=["settling", "unreachable"])
+def test_a_flapping_application_times_out_in_the_end(other: ApplicationFacts | Unseen) -> None:
+    """Two minutes and two holds past the limit, whatever it flaps between."""
+    following = Following()
+    following.look(1199, facts())
+    stages = [following.look(1200 + 5 * place, (other, facts())[place % 2]) for place in range(29)]
+    assert [stage.is_end for stage in stages] == [False] * 28 + [True]
+    assert stages[-1] is Stage.FAILED
+
+
+def test_a_refresh_that_is_never_answered_times_out_in_the_end() -> None:
+    """Health that Argo CD does not look at anew stays unproved."""
+    following = Following()
+    stale = facts()
+    assert [following.look(now, stale, compared=False) for now in (3000, 3010, 3139)] == [
+        Stage.CONFIRMING
+    ] * 3
+    assert following.look(3140, stale, compared=False) is Stage.FAILED
+    assert following.progress
+    assert following.progress.says.startswith("timed out while confirming: healthy")
+
+
 def test_an_argo_cd_that_does_not_answer_decides_nothing() -> None:
     """It is followed on, with the length of the silence after five minutes, until the time is up."""
     following = Following()
-    unseen = Unseen(name="manual-app-prod", reason="Argo CD is not available: 503", is_final=False)
     following.look(0, facts(health="Progressing"))
-    assert following.every([10, 299], unseen) is Stage.UNREACHABLE
+    assert following.every([10, 299], UNAVAILABLE) is Stage.UNREACHABLE
     assert following.progress
     assert following.progress.says == "Argo CD is not available: 503; the commit is pushed"
     assert following.progress.pods == ""
-    following.look(300, unseen)
+    following.look(300, UNAVAILABLE)
     assert following.progress.says == "Argo CD is not available: 503, for 5 minutes; the commit is pushed"
-    assert following.look(1199, unseen) is Stage.UNREACHABLE
-    assert following.look(1200, unseen) is Stage.FAILED
+    assert following.look(1199, UNAVAILABLE) is Stage.UNREACHABLE
+    assert following.look(1200, UNAVAILABLE) is Stage.FAILED
     assert "nobody knows whether it is live" in following.progress.says
 
 
-def test_a_refusal_to_tell_is_an_end_that_claims_nothing() -> None:
-    """An expired token says nothing about the rollout, and waiting will not help."""
-    unseen = Unseen(name="manual-app-prod", reason="the token for Argo CD expired", is_final=True)
-    progress = decide(unseen, case())
-    assert progress.stage is Stage.FAILED
-    assert (
-        progress.says
-        == "nobody knows whether it is live: the token for Argo CD expired; the commit is pushed"
+def test_a_refusal_is_told_at_once_with_the_time_that_is_left_to_mend_it() -> None:
+    """People can replace a token only when they hear of it."""
+    progress = decide(REFUSED, case())
+    assert progress.stage is Stage.UNREACHABLE
+    assert progress.says == (
+        "the token for Argo CD expired; somebody has to put that right within 5 minutes; the commit is pushed"
     )
+
+
+def test_a_refusal_that_lasts_is_an_end_that_claims_nothing() -> None:
+    """Five minutes of an expired token say nothing about the rollout, and nobody mends it."""
+    following = Following()
+    following.look(0, facts(health="Progressing"))
+    assert following.every([10, 309.9], REFUSED) is Stage.UNREACHABLE
+    assert following.look(310, REFUSED) is Stage.FAILED
+    assert following.progress
+    assert following.progress.says == (
+        "nobody knows whether it is live: the token for Argo CD expired, for 5 minutes; the commit is pushed"
+    )
+
+
+@pytest.mark.parametrize("between", [facts(health="Progressing"), UNAVAILABLE], ids=["seen", "unavailable"])
+def test_a_refusal_that_heals_is_forgiven(between: ApplicationFacts | Unseen) -> None:
+    """A replaced token, a server that restarted: the next refusal has five minutes of its own."""
+    following = Following()
+    following.every([0, 299], REFUSED)
+    following.look(300, between)
+    assert following.every([310, 609], REFUSED) is Stage.UNREACHABLE
+    assert following.every([609.5, 619.5], facts()) is Stage.LIVE
+
+
+def test_silence_before_a_refusal_does_not_count_as_one() -> None:
+    """Argo CD that comes back after a long outage may take the bot for a stranger while it starts."""
+    following = Following()
+    following.every([0, 400], UNAVAILABLE)
+    assert following.look(415, REFUSED) is Stage.UNREACHABLE
+
+
+def test_a_refusal_ends_at_the_time_limit_too() -> None:
+    """The whole rollout has one limit, whatever is being waited for."""
+    following = Following()
+    assert following.every([1100, 1199], REFUSED) is Stage.UNREACHABLE
+    assert following.look(1200, REFUSED) is Stage.FAILED
 
 
 @pytest.mark.parametrize("end", [Stage.LIVE, Stage.FAILED, Stage.SUPERSEDED])
@@ -223,12 +343,19 @@ def test_what_settles_is_asked_for_at_each_look_but_not_for_ever() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "stage", [Stage.SYNCING, Stage.BEHIND, Stage.ROLLING_OUT, Stage.PAUSED, Stage.UNREACHABLE]
-)
+@pytest.mark.parametrize("stage", [Stage.SYNCING, Stage.BEHIND, Stage.ROLLING_OUT, Stage.PAUSED])
 def test_what_moves_by_itself_is_left_alone(stage: Stage) -> None:
-    """Argo CD tells of each change of these without being asked, or could not be asked at all."""
+    """Argo CD tells of each change of these without being asked."""
     assert not wants_refresh(been(stage, since=0, refreshed_at=after(0)), now=after(500), policy=POLICY)
+
+
+def test_an_argo_cd_out_of_sight_is_asked_calmly_and_quickly_again_afterwards() -> None:
+    """At most each fifteen seconds, however long it lasts, so that the first good look asks; the rest is as new."""
+    following = Following()
+    following.every(range(0, 400, 5), UNAVAILABLE)
+    assert following.refreshed_at == list(range(0, 400, 15))
+    following.every(range(405, 450, 5), unnoticed())
+    assert following.refreshed_at[-3:] == [405, 420, 435]
 
 
 @pytest.mark.parametrize(("age", "pace"), [(5, 2), (121, 10), (601, 20)])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Any, TypeAlias
 
-from hypothesis import find, given, settings
+from hypothesis import assume, find, given, settings
 from hypothesis import strategies as st
 from rollout_cases import (
     IMAGE,
@@ -25,6 +25,7 @@ from rollout_cases import (
     facts,
     operation,
     pod,
+    unnoticed,
     workloads,
 )
 
@@ -72,6 +73,7 @@ BLIND = st.builds(
 )
 ANYTHING = st.one_of(SIGHTS, SIGHTS, SIGHTS, BLIND)
 GAPS = st.floats(min_value=0.1, max_value=15)
+LATE = st.floats(min_value=1200, max_value=90_000)
 LOOKS = st.lists(st.tuples(GAPS, ANYTHING, st.booleans()), min_size=1, max_size=12)
 Looks: TypeAlias = list[tuple[float, ApplicationFacts | Unseen, bool]]
 FAMILIES = st.sampled_from([RELATIONS, REVERTED])
@@ -174,12 +176,64 @@ def test_unseen_is_never_live(unseen: Unseen, stage: Stage, now: float) -> None:
     assert (decide(unseen, case(now, before=before)).stage is Stage.LIVE) == (stage is Stage.LIVE)
 
 
-@given(found=ANYTHING, late=st.floats(min_value=1200, max_value=90_000))
-def test_nothing_goes_on_after_the_time_limit(found: ApplicationFacts | Unseen, late: float) -> None:
-    """Each rollout comes to an end that somebody reads."""
+@given(found=ANYTHING, late=LATE)
+def test_only_what_is_deployed_goes_on_after_the_time_limit(
+    found: ApplicationFacts | Unseen, late: float
+) -> None:
+    """At the first look past it, everything else comes to an end that somebody reads."""
     progress = decide(found, case(late))
-    assert progress.stage.is_end
+    assert progress.stage.is_end or progress.stage in (Stage.SETTLING, Stage.CONFIRMING)
     assert progress.says
+
+
+@given(looks=st.lists(ANYTHING, min_size=1, max_size=30), late=LATE)
+def test_nothing_goes_on_for_ever_after_the_time_limit(
+    looks: list[ApplicationFacts | Unseen], late: float
+) -> None:
+    """Two minutes and two holds later each rollout has ended, whatever was seen meanwhile."""
+    following = Following()
+    for place in range(29):
+        following.look(late + 5 * place, looks[place % len(looks)])
+    assert following.progress
+    assert following.progress.stage.is_end
+    assert following.progress.says
+
+
+@given(
+    before=st.lists(ANYTHING, max_size=5),
+    pauses=st.lists(GAPS, min_size=1, max_size=8),
+    late=LATE,
+)
+def test_what_is_proved_after_the_time_limit_is_live(
+    before: list[ApplicationFacts | Unseen], pauses: list[float], late: float
+) -> None:
+    """However long the bot was away, a rollout that looks good at every look since then has not failed."""
+    following = Following()
+    for place, found in enumerate(before):
+        following.look(5 * place, found)
+    assume(not (following.progress and following.progress.stage.is_end))
+    for now in accumulate([*pauses, 15.0, 15.0, 15.0], initial=late):
+        assert following.look(now, facts()) in (Stage.CONFIRMING, Stage.LIVE)
+    assert ended(following) is Stage.LIVE
+
+
+@given(
+    before=st.lists(ANYTHING, min_size=1, max_size=8),
+    away=st.floats(min_value=0, max_value=1100),
+    first=st.sampled_from([unnoticed(), unnoticed(revision=UNKNOWN)]),
+)
+def test_the_first_good_look_after_a_silence_accuses_nobody(
+    before: list[ApplicationFacts | Unseen], away: float, first: ApplicationFacts
+) -> None:
+    """Whatever was seen before an outage, Argo CD is asked to compare before it is said not to have noticed."""
+    following = Following()
+    for place, found in enumerate(before):
+        following.look(5 * place, found)
+    now = 5.0 * len(before) + away
+    following.look(now, Unseen(name="manual-app-prod", reason="Argo CD is not available", is_final=False))
+    assume(not (following.progress and following.progress.stage.is_end))
+    assert following.look(now + 15, first) is Stage.UNNOTICED
+    assert following.refreshed_at[-1] == now + 15 or now - following.refreshed_at[-1] < 15
 
 
 @given(found=ANYTHING, now=st.floats(min_value=0, max_value=3000), age=st.floats(min_value=0, max_value=3000))

@@ -249,6 +249,35 @@ async def test_stopping_does_not_wait_for_ever(world: World) -> None:
         slow.free.set()
 
 
+class SlowClaims(RedisStore):
+    """The real store, whose answer to a claim takes its time on the way."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(connect(url, quick=False))
+        self.claimed, self.free = asyncio.Event(), asyncio.Event()
+
+    async def claim(self, *, limit: int, lease: timedelta) -> tuple[PromotionId, ...]:
+        """Claim, then keep the answer back."""
+        found = await super().claim(limit=limit, lease=lease)
+        if found:
+            self.claimed.set()
+            await self.free.wait()
+        return found
+
+
+async def test_what_is_claimed_while_it_stops_is_left_to_the_next(world: World) -> None:
+    """No work is begun that nobody waits for; it is due again at once, not after the lease."""
+    store = SlowClaims(world.redis_url)
+    async with working(world, queue=store, lease=timedelta(seconds=60)) as worker:
+        id = await world.request("stage")
+        await store.claimed.wait()
+        await worker.stop(1)
+        store.free.set()
+    assert await world.store.claim(limit=10, lease=SHORT) == (id,)
+    assert world.cards() == []
+    await store.aclose()
+
+
 async def test_a_bug_is_counted_and_ends_what_may_be_ended(world: World) -> None:
     """Three tries, a reference for the people, and the other promotions go on meanwhile."""
     id = await world.approved()

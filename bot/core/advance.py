@@ -196,7 +196,10 @@ class Engine:
         """`committing`, found by somebody who did not see how it ended: the remote knows."""
         if found := await self._find(promotion, target):
             return await self._committed(promotion, found)
-        return await self._save(promotion, promotion.reopen(at=self.clock.now()))
+        reopened = promotion.reopen(at=self.clock.now())
+        await self._save(promotion, reopened)
+        # At once: a card that goes to and fro between two phases would be looked at again every three seconds.
+        return await self._write(reopened, target)
 
     async def _found_again(self, promotion: Promotion, revision: str) -> timedelta:
         committing = promotion.start_commit(at=self.clock.now(), base=promotion.base or revision)

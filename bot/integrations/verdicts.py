@@ -19,6 +19,7 @@ _REFUSAL = re.compile(
     r"Authentication failed|could not read (?:Username|Password)|Permission denied \(|returned error: 40[13]"
     r"|[Aa]ccess denied|denied to|not found|does not appear to be|Host key verification failed|not allowed"
 )
+_REDIRECT = re.compile(r"returned error: 30[12378]")
 _CONNECTION = re.compile(
     r"Could not resolve|unable to access|[Cc]onnection|timed out|hung up|early EOF|RPC failed|unexpected disconnect"
     r"|Could not read from remote|too slow|[Bb]roken pipe|unreachable|No route|ssh:|kex_exchange|SSL|TLS|curl"
@@ -51,6 +52,9 @@ def trouble(output: Output, repository: Repository) -> Failed | Unavailable | Da
         return Failed(f"The repository {repository.name} has no branch {repository.branch}.")
     if _DAMAGE.search(ours):
         return Damaged(words)
+    if _REDIRECT.search(ours):
+        moved = f"if {repository.name} has moved, put its new address into promote.yaml"
+        return Unavailable(GIT_HOST, f"it sends us on to another address, where no token may go; {moved}.")
     if _REFUSAL.search(output.err):
         return Failed(f"The git host refuses us the repository {repository.name}: {words}.")
     if _CONNECTION.search(ours):
