@@ -78,9 +78,9 @@ def test_a_lost_refresh_keeps_the_hold_until_one_is_answered() -> None:
     following.look(0, facts())
     stale = replace(facts(), reconciled_at=after(0))
     assert following.look(10, stale, compared=False) is Stage.CONFIRMING
-    assert following.look(24, stale, compared=False) is Stage.CONFIRMING
-    assert following.look(25, facts()) is Stage.LIVE
-    assert following.refreshed_at == [0, 10, 25]
+    assert following.look(14, stale, compared=False) is Stage.CONFIRMING
+    assert following.look(15, facts()) is Stage.LIVE
+    assert following.refreshed_at == [0, 10, 15]
 
 
 @pytest.mark.parametrize(
@@ -328,11 +328,11 @@ def test_pods_in_trouble_are_named_at_once() -> None:
 
 
 def test_an_unnoticed_commit_is_asked_for_quickly_and_then_each_minute() -> None:
-    """At once, four times at fifteen seconds, then once a minute: a refresh can be lost."""
+    """At once, soon again, three times at fifteen seconds, then once a minute: a refresh can be lost."""
     following = Following()
     for now in range(0, 200, 5):
         following.look(now, unnoticed())
-    assert following.refreshed_at == [0, 15, 30, 45, 60, 120, 180]
+    assert following.refreshed_at == [0, 5, 20, 35, 50, 110, 170]
 
 
 def test_what_settles_is_asked_for_at_each_look_but_not_for_ever() -> None:

@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from bot.core.catalog import RolloutPolicy
 
+REFRESH_SOON = timedelta(seconds=5)
+"""The first refresh after a push is the one most often lost: a comparison is under way already."""
 REFRESH_EVERY = timedelta(seconds=15)
 REFRESH_SLOWLY = timedelta(seconds=60)
 QUICK_REFRESHES = 5
@@ -97,9 +99,11 @@ def wants_refresh(progress: Progress | None, *, now: datetime, policy: RolloutPo
     ago = now - progress.refreshed_at
     if (patience := _patience(stage, policy)) is not None:
         ends_at = progress.since + patience
-        return now >= ends_at and (progress.refreshed_at < ends_at or ago >= REFRESH_EVERY)
+        return now >= ends_at and (progress.refreshed_at < ends_at or ago >= REFRESH_SOON)
     if stage is Stage.SETTLING and now - progress.since < SETTLES_WITHIN:
         return ago >= timedelta(seconds=2)
+    if stage is Stage.UNNOTICED and progress.refreshes <= 1:
+        return ago >= REFRESH_SOON
     return ago >= (REFRESH_EVERY if progress.refreshes < QUICK_REFRESHES else REFRESH_SLOWLY)
 
 
