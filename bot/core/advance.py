@@ -89,11 +89,15 @@ class Engine:
             # Only the remote knows what became of the commit, and it will not say: keep asking.
             await self._wait_for(promotion, look, str(error))
             return back_off(look.tries)
-        if look.waits_for and not (promotion.base and promotion.revision is None):
-            # As long as a commit has been tried and is not there, each new try waits longer than the one before.
+        if look.waits_for and not await self._is_still_unwritten(promotion):
             latest = await self.store.look(promotion.id)
             await self.store.save_look(promotion.id, replace(latest, waits_for="", tries=0, breaks=0))
         return again
+
+    async def _is_still_unwritten(self, promotion: Promotion) -> bool:
+        """As long as a commit was tried and is not there, each new try waits longer than the one before."""
+        current = await self.store.load(promotion.id)
+        return current is not None and current.base is not None and current.phase.holds
 
     async def broke(self, id: str, *, reference: str) -> tuple[int, timedelta | None]:
         """A bug of ours stopped `advance`: say so, try again, and after three times end what may be ended."""
