@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from bot.playground.argocd import SimulatedApplication, SimulatedArgoCD, Timings
+from bot.playground.argocd.server import SimulatedApplication, SimulatedArgoCD, Timings
 from bot.playground.repository import create_repository, head
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJwcm9tb3RlLWJvdCJ9.c2lnbmF0dXJl"

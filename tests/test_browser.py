@@ -18,7 +18,7 @@ from conftest import require
 from playwright.async_api import Browser, Locator, Page, ViewportSize, async_playwright, expect
 
 from bot.playground import page as demo_page
-from bot.playground.application import Timings
+from bot.playground.argocd.application import Timings
 from bot.playground.demo import DemoWorld
 from bot.playground.repository import read_file
 from bot.playground.workshop import AMY, BEN, DANA, GUS, OLGA, Pace, Workshop

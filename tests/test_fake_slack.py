@@ -15,8 +15,8 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.playground.blocks import problems, view_problems
-from bot.playground.slack import DEFAULT_SCOPES, FakeSlack, NotPossibleError
+from bot.playground.slack.blocks import problems, view_problems
+from bot.playground.slack.fake import DEFAULT_SCOPES, FakeSlack, NotPossibleError
 
 CHANNEL = "C0DEPLOYS01"
 DANA, AMY, GUS, OLGA = "U0DANA", "U0AMY", "U0GUS", "U0OLGA"

@@ -10,7 +10,7 @@ import pytest
 from world import World, world_in
 
 from bot.core.promotion import Phase, PromotionId
-from bot.playground.argocd import SimulatedArgoCD
+from bot.playground.argocd.server import SimulatedArgoCD
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from world import AMY, BEN, CHANNEL, DANA, GUS, MEL, OLGA, World, world_in
 
 from bot.core.promotion import Phase
 from bot.integrations.store import RedisStore, connect
-from bot.playground.slack_state import Message
+from bot.playground.slack.state import Message
 
 
 @pytest.fixture

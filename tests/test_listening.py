@@ -16,7 +16,7 @@ from world import AMY, BOT_TOKEN, CHANNEL, DANA, SIGNING_SECRET, World, populate
 
 from bot.core.errors import Refused, Unavailable
 from bot.integrations.slack import web_client
-from bot.playground.slack import FakeSlack
+from bot.playground.slack.fake import FakeSlack
 from handlers.listening import Background, Listening, Outcome, bare, outcome
 from handlers.requests import slack_events
 

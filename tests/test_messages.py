@@ -36,7 +36,7 @@ from bot.messages import answers, modals
 from bot.messages.card import EMOJI, HEADLINE, action_id, card, headline
 from bot.messages.mrkdwn import Message, code, cut, escape, fenced, link, listed, mention, plain
 from bot.messages.thread import story
-from bot.playground import blocks as block_kit
+from bot.playground.slack import blocks as block_kit
 
 PLACE = Card(channel="C0DEPLOYS", ts="1.0", link="https://acme.example.com/archives/C0DEPLOYS/p1")
 EMPTY = Look()

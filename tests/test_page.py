@@ -13,7 +13,7 @@ from conftest import require
 from playwright.async_api import async_playwright
 
 from bot.playground.page import Page
-from bot.playground.slack import FakeSlack
+from bot.playground.slack.fake import FakeSlack
 
 CHANNEL, DANA, AMY = "C0DEPLOYS01", "U0DANA", "U0AMY"
 TOKEN = "a-token-for-the-page"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from argocd_bench import APPLICATIONS, PROD, TOKEN, Bench, fitting, wait_until
 
-from bot.playground.argocd import SimulatedArgoCD, Timings
+from bot.playground.argocd.server import SimulatedArgoCD, Timings
 from bot.playground.repository import head
 
 

@@ -30,7 +30,7 @@ from bot.core.people import Person
 from bot.core.ports import Card
 from bot.core.rollout import Look
 from bot.integrations.slack import GONE, SCOPES, SlackAnnouncer, SlackDirectory, _person, web_client
-from bot.playground.slack import DEFAULT_SCOPES, FakeSlack
+from bot.playground.slack.fake import DEFAULT_SCOPES, FakeSlack
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.playground.application import Timings
+from bot.playground.argocd.application import Timings
 from bot.playground.repository import log
 from bot.playground.workshop import AMY, CHANNEL, DANA, GUS, OLGA, Pace, Workshop
 

@@ -35,9 +35,9 @@ from bot.integrations.gitops import GitRepository
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.playground import repository as sample
-from bot.playground.argocd import SimulatedApplication, SimulatedArgoCD
-from bot.playground.slack import FakeSlack, Reply
-from bot.playground.slack_state import Message
+from bot.playground.argocd.server import SimulatedApplication, SimulatedArgoCD
+from bot.playground.slack.fake import FakeSlack, Reply
+from bot.playground.slack.state import Message
 from bot.settings import Settings
 from handlers.listening import Background
 from handlers.requests import slack_events

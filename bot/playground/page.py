@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from bot.playground.page_state import state
-from bot.playground.slack import FakeSlack, NotPossibleError, Reply
+from bot.playground.slack.fake import FakeSlack, NotPossibleError, Reply
 
 FILES = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot.playground.slack import FakeSlack
-from bot.playground.slack_state import Channel, Message, View
+from bot.playground.slack.fake import FakeSlack
+from bot.playground.slack.state import Channel, Message, View
 
 Json = dict[str, Any]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import aiohttp
 
-from bot.playground.application import SimulatedApplication, Timings
-from bot.playground.argocd import SimulatedArgoCD
+from bot.playground.argocd.application import SimulatedApplication, Timings
+from bot.playground.argocd.server import SimulatedArgoCD
 from bot.playground.repository import create_repository
-from bot.playground.slack import FakeSlack
+from bot.playground.slack.fake import FakeSlack
 
 CODE = Path(__file__).parents[2]
 CHANNEL = "C0DEPLOYS01"

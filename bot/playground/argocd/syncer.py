@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from bot.playground.application import Application, Switches, Timings
-from bot.playground.cluster import Cluster
-from bot.playground.manifests import Json, Key, RenderError, images_of, key_of
-from bot.playground.pods import stamp
-from bot.playground.repo_server import LOAD_FAILED, RepoServer
-from bot.playground.timeline import Timeline
+from bot.playground.argocd.application import Application, Switches, Timings
+from bot.playground.argocd.cluster import Cluster
+from bot.playground.argocd.manifests import Json, Key, RenderError, images_of, key_of
+from bot.playground.argocd.pods import stamp
+from bot.playground.argocd.repo_server import LOAD_FAILED, RepoServer
+from bot.playground.argocd.timeline import Timeline
 
 _HISTORY = 10
 _BACK_OFF = timedelta(seconds=5)

@@ -5,9 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from bot.playground import repository as git
-from bot.playground.application import SimulatedApplication, Switches, Timings
-from bot.playground.manifests import Json, Key, RenderError, render
-from bot.playground.timeline import Timeline
+from bot.playground.argocd.application import SimulatedApplication, Switches, Timings
+from bot.playground.argocd.manifests import Json, Key, RenderError, render
+from bot.playground.argocd.timeline import Timeline
 
 LOAD_FAILED = "Failed to load target state: failed to generate manifest for source 1 of 1: rpc error: code = Unknown desc = "
 _Rendered = dict[Key, Json]

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bot.playground.manifests import Json, Key, key_of
-from bot.playground.pods import CRASHING, Health, Pod, ReplicaSet, digest, stamp, uid
-from bot.playground.timeline import Timeline
+from bot.playground.argocd.manifests import Json, Key, key_of
+from bot.playground.argocd.pods import CRASHING, Health, Pod, ReplicaSet, digest, stamp, uid
+from bot.playground.argocd.timeline import Timeline
 
 _OBSERVING = timedelta(milliseconds=200)
 _RESTARTING = timedelta(seconds=5)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from bot.playground.blocks import Json
-from bot.playground.slack_grants import Grants
-from bot.playground.slack_state import Channel, Message, User, View, Workspace
+from bot.playground.slack.blocks import Json
+from bot.playground.slack.grants import Grants
+from bot.playground.slack.state import Channel, Message, User, View, Workspace
 
 BOT_ID = "B0DEMOBOT01"
 

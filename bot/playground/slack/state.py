@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from bot.playground.blocks import Json, completed
+from bot.playground.slack.blocks import Json, completed
 
 Kind = Literal["member", "guest", "single_channel_guest", "stranger", "bot", "deactivated"]
 SLACKBOT = "USLACKBOT"

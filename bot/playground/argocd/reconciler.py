@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
-from bot.playground.application import Application, deployments_of, health_of
-from bot.playground.manifests import Json, Key, RenderError
-from bot.playground.pods import stamp
-from bot.playground.repo_server import LOAD_FAILED
-from bot.playground.syncer import Syncer, World
+from bot.playground.argocd.application import Application, deployments_of, health_of
+from bot.playground.argocd.manifests import Json, Key, RenderError
+from bot.playground.argocd.pods import stamp
+from bot.playground.argocd.repo_server import LOAD_FAILED
+from bot.playground.argocd.syncer import Syncer, World
 
 _WORST = ("Healthy", "Suspended", "Progressing", "Missing", "Degraded", "Unknown")
 

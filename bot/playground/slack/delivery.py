@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import aiohttp
 from aiohttp import web
 
-from bot.playground.blocks import Json
+from bot.playground.slack.blocks import Json
 
 ANSWER_SECONDS = 3.0
 EnvelopeType = Literal["slash_commands", "interactive", "events_api"]

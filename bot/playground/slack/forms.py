@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bot.playground.blocks import Json, elements
+from bot.playground.slack.blocks import Json, elements
 
 
 def find_action(blocks: Sequence[Json], action_id: str, value: str | None, *, ts: str) -> Json | None:

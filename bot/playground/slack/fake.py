@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from bot.playground.blocks import Json, view_problems
-from bot.playground.slack_api import WebApi
-from bot.playground.slack_delivery import Answer, Delivery
-from bot.playground.slack_faults import Call, Faults
-from bot.playground.slack_forms import filled, find_action
-from bot.playground.slack_grants import Grants, ResponseAddress
-from bot.playground.slack_payloads import Payloads
-from bot.playground.slack_state import SLACKBOT, Channel, Group, Kind, Message, User, View, Workspace
+from bot.playground.slack.api import WebApi
+from bot.playground.slack.blocks import Json, view_problems
+from bot.playground.slack.delivery import Answer, Delivery
+from bot.playground.slack.faults import Call, Faults
+from bot.playground.slack.forms import filled, find_action
+from bot.playground.slack.grants import Grants, ResponseAddress
+from bot.playground.slack.payloads import Payloads
+from bot.playground.slack.state import SLACKBOT, Channel, Group, Kind, Message, User, View, Workspace
 
 DEFAULT_SCOPES = frozenset({"commands", "chat:write", "users:read", "users:read.email", "usergroups:read"})
 NOT_RESPONDING = "This app did not respond. Try again later, or ask whoever runs it."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from bot.playground.blocks import Json
+from bot.playground.slack.blocks import Json
 
 
 @dataclass(frozen=True, kw_only=True)

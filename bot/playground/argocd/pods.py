@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
-from bot.playground.manifests import Json, images_of
+from bot.playground.argocd.manifests import Json, images_of
 
 CRASHING = "CrashLoopBackOff"
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
-from bot.playground.application import Application, deployments_of
-from bot.playground.cluster import Deployment, LiveObject
-from bot.playground.manifests import Json, Key
-from bot.playground.pods import Pod, ReplicaSet, image_id, stamp
+from bot.playground.argocd.application import Application, deployments_of
+from bot.playground.argocd.cluster import Deployment, LiveObject
+from bot.playground.argocd.manifests import Json, Key
+from bot.playground.argocd.pods import Pod, ReplicaSet, image_id, stamp
 
 _Live = Mapping[Key, LiveObject]
 _NODE = "node-1"

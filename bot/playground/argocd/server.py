@@ -15,14 +15,20 @@ from pathlib import Path
 
 from aiohttp import web
 
-from bot.playground.application import Application, SimulatedApplication, Switches, Timings, deployments_of
-from bot.playground.argocd_api import Api
-from bot.playground.cluster import Cluster, LiveObject, Pace
-from bot.playground.manifests import Json, Key
-from bot.playground.reconciler import Level, Reconciler
-from bot.playground.repo_server import RepoServer
-from bot.playground.syncer import Syncer, World
-from bot.playground.timeline import Timeline
+from bot.playground.argocd.api import Api
+from bot.playground.argocd.application import (
+    Application,
+    SimulatedApplication,
+    Switches,
+    Timings,
+    deployments_of,
+)
+from bot.playground.argocd.cluster import Cluster, LiveObject, Pace
+from bot.playground.argocd.manifests import Json, Key
+from bot.playground.argocd.reconciler import Level, Reconciler
+from bot.playground.argocd.repo_server import RepoServer
+from bot.playground.argocd.syncer import Syncer, World
+from bot.playground.argocd.timeline import Timeline
 
 __all__ = ["RecordedRequest", "SimulatedApplication", "SimulatedArgoCD", "Timings", "Truth"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from bot.playground import live_views
-from bot.playground.application import CONTROL_PLANE, Application
-from bot.playground.manifests import Json
+from bot.playground.argocd import live_views
+from bot.playground.argocd.application import CONTROL_PLANE, Application
+from bot.playground.argocd.manifests import Json
 
 if TYPE_CHECKING:
-    from bot.playground.argocd import SimulatedArgoCD
+    from bot.playground.argocd.server import SimulatedArgoCD
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _INVALID, _NOT_FOUND, _FORBIDDEN, _UNKNOWN, _UNAUTHENTICATED = 3, 5, 7, 2, 16

@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
-from bot.playground.blocks import Json, problems, view_problems
-from bot.playground.slack_faults import Call, Faults
-from bot.playground.slack_grants import Grants
-from bot.playground.slack_payloads import BOT_ID, Payloads
-from bot.playground.slack_state import Channel, Message, User, View, Workspace
+from bot.playground.slack.blocks import Json, problems, view_problems
+from bot.playground.slack.faults import Call, Faults
+from bot.playground.slack.grants import Grants
+from bot.playground.slack.payloads import BOT_ID, Payloads
+from bot.playground.slack.state import Channel, Message, User, View, Workspace
 
 READ_CHANNELS = ("channels:read", "groups:read", "im:read", "mpim:read")
 OPEN_CHANNELS = ("channels:manage", "groups:write", "im:write", "mpim:write")

@@ -10,8 +10,8 @@ from typing import Literal
 
 from aiohttp import web
 
-from bot.playground.blocks import Json, problems
-from bot.playground.slack_state import Message, Workspace
+from bot.playground.slack.blocks import Json, problems
+from bot.playground.slack.state import Message, Workspace
 
 TRIGGER_SECONDS = 3.0
 RESPONSE_SECONDS = 30 * 60.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import NAMESPACE_URL, uuid5
 
-from bot.playground.cluster import Deployment, LiveObject
-from bot.playground.manifests import Json, Key
-from bot.playground.pods import stamp
+from bot.playground.argocd.cluster import Deployment, LiveObject
+from bot.playground.argocd.manifests import Json, Key
+from bot.playground.argocd.pods import stamp
 
 REFRESH = "argocd.argoproj.io/refresh"
 CONTROL_PLANE = "argocd"
