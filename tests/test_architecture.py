@@ -122,7 +122,7 @@ def project_files() -> list[Path]:
 
 def test_no_file_names_a_package_index() -> None:
     """Where packages come from is the business of whoever installs: locks and settings name no address of one."""
-    hosts = [".".join(words) for words in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"))]
+    hosts = [".".join(words) for words in (("pypi", "org"), ("python" + "hosted", "org"), ("npmjs", "org"))]
     options = [
         f"{first}{joined}{second}"
         for joined in "-_"
