@@ -84,6 +84,18 @@ def commits(workshop: Workshop, id: str) -> list[str]:
     ]
 
 
+def git_at_work(workshop: Workshop) -> bool:
+    """Is some git process still reading or writing the repository? A push outlives the bot that began it."""
+    for words in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = words.read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if b"git" in line and str(workshop.repository).encode() in line:
+            return True
+    return False
+
+
 async def test_a_version_reaches_prod_although_the_bot_is_killed_twice(workshop: Workshop) -> None:
     """One commit, one card and the truth on it, with the bot killed before the commit and again before it is live."""
     _, said = await workshop.command_line("set-image", "manual-app", "dev", "15")
@@ -110,6 +122,7 @@ async def test_a_version_reaches_prod_although_the_bot_is_killed_twice(workshop:
     await workshop.slack.click(AMY, CHANNEL, place(workshop, prod), "promotion_approve")
     await until(card_says(workshop, prod, "Committing"), "the approval is recorded and the commit under way")
     await workshop.end_bot()
+    await until(lambda: not git_at_work(workshop), "the push that the dead bot began has ended")
     lock.unlink()
     assert commits(workshop, prod) == []
 
