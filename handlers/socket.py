@@ -19,11 +19,12 @@ log = structlog.get_logger()
 class SocketMode:
     """Keeps one connection to Slack; a deaf one is replaced by a new one, never reused."""
 
-    def __init__(self, app: AsyncApp, app_token: str) -> None:
+    def __init__(self, app: AsyncApp, app_token: str, *, look_every: float = LOOK_EVERY) -> None:
         self._app = app
         self._app_token = app_token
         self._handler: AsyncSocketModeHandler | None = None
         self._connected_at = 0.0
+        self._look_every = look_every
 
     @property
     def is_hearing(self) -> bool:
@@ -39,7 +40,7 @@ class SocketMode:
             while True:
                 if not self.is_hearing:
                     await self._connect()
-                await asyncio.sleep(LOOK_EVERY)
+                await asyncio.sleep(self._look_every)
         finally:
             await self._close()
 
