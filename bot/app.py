@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -192,6 +193,7 @@ def bolt(outside: Outside, background: Background) -> AsyncApp:
         signing_secret=outside.settings.get("SLACK_SIGNING_SECRET") or "",
         client=outside.client,
         authorize=authorize,
+        logger=logging.getLogger("slack_bolt"),
     )
     register(app, outside.promoter(), background)
     return app

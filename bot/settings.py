@@ -61,6 +61,8 @@ class Settings:
     def path(self, name: str, owner: str) -> Path | None:
         """A file that a setting names, like `GIT_SSH_KEY_GITOPS`; None where it is not set."""
         given = self.environ.get(f"{name}_{_suffix(owner)}") or self.environ.get(name)
+        if given and not os.access(given, os.R_OK):
+            raise SettingsError(f"{name}: {given} is not a file that can be read; it is the path of a file.")
         return Path(given) if given else None
 
     @property

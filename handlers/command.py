@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bot.core.errors import Refused
 from bot.core.promoter import Promoter
 from bot.messages import answers
 from handlers.grammar import Request, Verb, parse
@@ -42,6 +43,8 @@ class Command:
             case "approve":
                 return answers.done(await promoter.approve(id, user=user))
             case "reject":
+                if not text:
+                    raise Refused(f"Say why: /promote reject {id} <reason>")
                 return answers.done(await promoter.reject(id, user=user, why=text or ""))
             case "withdraw":
                 return answers.done(await promoter.withdraw(id, user=user))

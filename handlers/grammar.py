@@ -63,7 +63,7 @@ def _about_one(name: str, words: list[str]) -> Verb:
 def _request(text: str) -> Request:
     head, reason = _reason(text)
     words = [word for word in map(_word, head.split()) if word.strip("-")] or [head]
-    if len(words) > 1 and ID.fullmatch(words[1]):
+    if len(words) > 1 and words[1].upper().startswith("P-"):
         raise Refused(f"I do not understand “{words[0]}”.{nearest(words[0].lower(), ABOUT_ONE)}")
     if len(words) >= 2 and words[-2].lower() == "to":
         del words[-2]

@@ -70,12 +70,21 @@ def test_each_repository_and_server_may_have_its_own_token(tmp_path: Path) -> No
     assert settings().named("GIT_TOKEN", "other") is None
 
 
-def test_a_key_file_is_named_the_same_way() -> None:
+def test_a_key_file_is_named_the_same_way(tmp_path: Path) -> None:
     """`GIT_SSH_KEY_GITOPS` comes before `GIT_SSH_KEY`."""
-    found = settings(GIT_SSH_KEY="/keys/common", GIT_SSH_KEY_GITOPS="/keys/own")
-    assert found.path("GIT_SSH_KEY", "gitops") == Path("/keys/own")
-    assert found.path("GIT_SSH_KEY", "other") == Path("/keys/common")
+    common, own = tmp_path / "common", tmp_path / "own"
+    common.touch()
+    own.touch()
+    found = settings(GIT_SSH_KEY=str(common), GIT_SSH_KEY_GITOPS=str(own))
+    assert found.path("GIT_SSH_KEY", "gitops") == own
+    assert found.path("GIT_SSH_KEY", "other") == common
     assert settings().path("GIT_SSH_KEY", "other") is None
+
+
+def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """Git would only say that it could not read from the remote repository."""
+    with pytest.raises(SettingsError, match="GIT_SSH_KEY: .* is not a file that can be read"):
+        settings(GIT_SSH_KEY=str(tmp_path / "nowhere")).path("GIT_SSH_KEY", "gitops")
 
 
 @pytest.mark.parametrize("name", ["SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"])

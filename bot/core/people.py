@@ -111,5 +111,7 @@ def require(action: Action, held: frozenset[Role], promotion: Promotion) -> None
 
 
 def _refusal(action: Action, promotion: Promotion) -> str:
+    if action is Action.WITHDRAW:
+        return f"You have not approved {promotion.title}, so there is nothing to withdraw."
     who = " or ".join(sorted(role.value for role in PERMISSIONS[action].to))
     return f"You may not {action} {promotion.title}: only the {who} may. The card says who that is."

@@ -9,7 +9,7 @@ from bot.core.ports import Card
 from bot.core.promoter import Place
 from bot.core.promotion import Event, Promotion
 from bot.core.rollout import ApplicationFacts, running_version
-from bot.messages.mrkdwn import code, escape, link, listed, mention, moment, plain, sentence
+from bot.messages.mrkdwn import code, escape, link, linked, listed, mention, moment, plain, sentence
 from bot.messages.thread import story
 
 HELP = """\
@@ -72,7 +72,7 @@ def pending(promotions: Sequence[tuple[Promotion, Card]]) -> str:
     if not promotions:
         return "Nothing waits for approval."
     lines = [
-        f"• {link(card.link, code(promotion.id))} *{plain(promotion.title)}*, asked by "
+        f"• {linked(card.link, promotion.id)} *{plain(promotion.title)}*, asked by "
         f"{mention(promotion.requested_by.id)}, expires {moment(promotion.expires_at)}"
         for promotion, card in promotions
     ]
@@ -82,7 +82,7 @@ def pending(promotions: Sequence[tuple[Promotion, Card]]) -> str:
 def show(promotion: Promotion, card: Card, events: Sequence[Event]) -> str:
     """One promotion and its story."""
     lines = [
-        f"{link(card.link, code(promotion.id))} *{plain(promotion.title)}* – {plain(promotion.told)}",
+        f"{linked(card.link, promotion.id)} *{plain(promotion.title)}* – {plain(promotion.told)}",
         (
             f"{code(promotion.old_version)} → {code(promotion.version)}, asked by "
             f"{mention(promotion.requested_by.id)}, {moment(promotion.requested_at)}"

@@ -17,6 +17,7 @@ from bot.messages.mrkdwn import (
     footnote,
     header,
     link,
+    linked,
     listed,
     mention,
     moment,
@@ -203,7 +204,8 @@ def _where_to_look(target: Target, promotion: Promotion) -> list[str]:
     if promotion.phase is not Phase.FAILED or promotion.revision is None:
         return []
     pages = [_application(target, each.name) for each in target.applications if each.link]
-    return [f":mag: Argo CD: {', '.join(pages)}"] if pages else []
+    look = [f":mag: Argo CD: {', '.join(pages)}"] if pages else []
+    return [*look, ":arrow_right: The commit stays: promote a newer version, or revert it in git."]
 
 
 def _application(target: Target, name: str) -> str:
@@ -214,7 +216,7 @@ def _application(target: Target, name: str) -> str:
 def _commit(target: Target, promotion: Promotion) -> str:
     revision = promotion.revision or ""
     template = target.repository.commit_url
-    return link(template.replace("{revision}", revision) if template else None, code(revision[:8]))
+    return linked(template.replace("{revision}", revision) if template else None, revision[:8])
 
 
 def _ending(target: Target, promotion: Promotion) -> str:

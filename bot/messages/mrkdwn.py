@@ -89,6 +89,12 @@ def link(url: str | None, text: str) -> str:
     return text
 
 
+def linked(url: str | None, text: str) -> str:
+    """A short name: as a link, in which Slack draws no code, or as code where there is no address."""
+    shown = link(url, escape(text))
+    return code(text) if shown == escape(text) else shown
+
+
 def moment(at: datetime) -> str:
     """A time in the reader's own zone."""
     return f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{utc(at)}>"

@@ -76,7 +76,7 @@ function drawSwitches(world, act) {
     box.append(
       el("div", { class: "ci" }, ci, number),
       toggle("degrade_next", "Next rollout degrades", turn),
-      toggle("argocd_down", "Argo CD is down", turn),
+      toggle("argocd_down", "Argo CD's API is down", turn),
       toggle("slack_limited", "Slack answers 429", turn),
       el("button", { type: "button", class: "danger", dataset: { testid: "switch-kill_bot" }, onclick: (event) => turn(event.currentTarget, "kill_bot", true) }, "Kill the bot (SIGKILL) and start again"),
       el("p", { id: "bot-state", class: "hint" }));
