@@ -83,7 +83,7 @@ def test_a_key_file_is_named_the_same_way(tmp_path: Path) -> None:
 
 def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """Git would only say that it could not read from the remote repository."""
-    with pytest.raises(SettingsError, match="GIT_SSH_KEY: .* is not a file that can be read"):
+    with pytest.raises(SettingsError, match=r"GIT_SSH_KEY: .* is not a file that can be read"):
         settings(GIT_SSH_KEY=str(tmp_path / "nowhere")).path("GIT_SSH_KEY", "gitops")
 
 
