@@ -26,6 +26,8 @@ AT_ONCE_AGAIN = timedelta(milliseconds=100)
 """After a conflict: soon, but never a loop that runs hot."""
 LONGEST_BACK_OFF = timedelta(seconds=30)
 GIVE_UP_AFTER = 3
+UNCONFIGURED = timedelta(minutes=10)
+"""How often a promotion is looked at whose target was taken out of promote.yaml: it is kept until that is back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +55,7 @@ class Engine:
         try:
             target = self.catalog.target(promotion.app, promotion.environment)
         except Refused:
-            return promotion.edition, timedelta(
-                minutes=10
-            )  # taken out of promote.yaml: kept until it is back
+            return promotion.edition, UNCONFIGURED
         look = await self.store.look(id)
         if await self._has_just_been_decided(promotion):
             # People should see what came of it next, not the same buttons once more.
@@ -89,15 +89,10 @@ class Engine:
             # Only the remote knows what became of the commit, and it will not say: keep asking.
             await self._wait_for(promotion, look, str(error))
             return back_off(look.tries)
-        if look.waits_for and not await self._is_still_unwritten(promotion):
+        if look.waits_for:
             latest = await self.store.look(promotion.id)
             await self.store.save_look(promotion.id, replace(latest, waits_for="", tries=0, breaks=0))
         return again
-
-    async def _is_still_unwritten(self, promotion: Promotion) -> bool:
-        """As long as a commit was tried and is not there, each new try waits longer than the one before."""
-        current = await self.store.load(promotion.id)
-        return current is not None and current.base is not None and current.phase.holds
 
     async def broke(self, id: str, *, reference: str) -> tuple[int, timedelta | None]:
         """A bug of ours stopped `advance`: say so, try again, and after three times end what may be ended."""
