@@ -5,19 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from git_hosts import PATH, VALUES, HttpHost, Remote, http_host
 
-from bot.core.catalog import Policy, Repository, RolloutPolicy, Target
+from bot.core.catalog import Target
 from bot.core.errors import Failed, PromoteError, Stale, Unavailable, ValueNotEditable
 from bot.core.ports import Author, Edit
 from bot.core.promotion import LineChange, PromotionId
@@ -28,80 +27,8 @@ from bot.integrations.verdicts import Damaged, check_race
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 BOT = Author(name="promote-bot", email="promote-bot@acme.example")
-PATH = "apps/manual-app/values-prod.yaml"
-VALUES = "image:\n  tag: v14 # ours\nsidecar: {tag: 'v14'}\n"
 TOKEN = "glpat-s3cr3t-t0k3n"
 BASIC = b64encode(f"bot:{TOKEN}".encode()).decode()
-ROOM = {
-    "PATH": os.environ["PATH"],
-    "HOME": os.devnull,
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-}
-
-
-class Remote:
-    """A bare repository as a git host has it, and the people who push to it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", folder], check=True, env=ROOM)
-        self.git("config", "http.receivepack", "true")
-        self.first = self.push({PATH: VALUES, "README.md": "hello\n", "apps/other/values.yaml": "tag: v1\n"})
-
-    def git(self, *arguments: str, stdin: str | None = None) -> str:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=self.folder,
-            env=ROOM,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
-
-    def push(
-        self, files: dict[str, str], *, message: str = "Change", who: str = "Ann <ann@acme.example>"
-    ) -> str:
-        """Somebody's commit on `main`; returns its revision."""
-        has_tip = (self.folder / "refs/heads/main").exists()
-        stream = [
-            f"commit refs/heads/main\ncommitter {who} 1700000000 +0000\ndata {len(message)}\n{message}\n"
-        ]
-        stream += ["from refs/heads/main^0\n"] if has_tip else []
-        stream += [f"M 100644 inline {path}\ndata {len(text)}\n{text}\n" for path, text in files.items()]
-        self.git("fast-import", "--quiet", stdin="".join(stream))
-        return self.tip
-
-    @property
-    def tip(self) -> str:
-        return self.git("rev-parse", "refs/heads/main")
-
-    def text(self, path: str = PATH) -> str:
-        return self.git("show", f"refs/heads/main:{path}") + "\n"
-
-    def hook(self, script: str) -> None:
-        hook = self.folder / "hooks" / "pre-receive"
-        hook.parent.mkdir(exist_ok=True)
-        hook.write_text(f"#!/bin/sh\n{script}\n")
-        hook.chmod(0o755)
-
-    def target(
-        self, url: str | None = None, *, keys: tuple[str, ...] = ("image.tag", "sidecar.tag")
-    ) -> Target:
-        return Target(
-            app="manual-app",
-            environment="prod",
-            repository=Repository(name="gitops", url=url or f"file://{self.folder}", branch="main"),
-            path=PATH,
-            keys=keys,
-            image="ghcr.io/acme/manual-app",
-            applications=(),
-            channel="C1",
-            policy=Policy(),
-            rollout=RolloutPolicy(),
-        )
 
 
 @pytest.fixture
@@ -535,94 +462,10 @@ def test_a_strange_name_never_fails_a_commit(name: str, email: str | None, expec
 # --- over HTTP
 
 
-class Server(ThreadingHTTPServer):
-    """Git's own HTTP backend behind basic authentication; `answers` may stand in for it by path."""
-
-    daemon_threads = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Backend)
-        self.folder = folder
-        self.silent_on: str | None = None
-        self.ending = threading.Event()
-        self.reached = threading.Event()
-        self.answer: tuple[int, bytes] | None = None
-        self.url = f"http://127.0.0.1:{self.server_port}/remote.git"
-
-
-class Backend(BaseHTTPRequestHandler):
-    server: Server
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.serve(b"")
-
-    def do_POST(self) -> None:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            body = b""
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-        else:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.serve(body)
-
-    def serve(self, body: bytes) -> None:
-        path, _, query = self.path.partition("?")
-        if self.server.silent_on and self.server.silent_on in self.path:
-            self.server.reached.set()
-            self.server.ending.wait(30)
-            self.close_connection = True
-            return
-        if self.server.answer:
-            self.reply(self.server.answer[0], {"Content-Type": "text/plain"}, self.server.answer[1])
-        elif self.headers.get("Authorization") != f"Basic {BASIC}":
-            self.reply(401, {"WWW-Authenticate": "Basic realm=x"}, b"")
-        else:
-            self.backend(path, query, body)
-
-    def backend(self, path: str, query: str, body: bytes) -> None:
-        variables = {
-            **ROOM,
-            "GIT_PROJECT_ROOT": str(self.server.folder.parent),
-            "GIT_HTTP_EXPORT_ALL": "1",
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "REQUEST_METHOD": self.command,
-            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-            "CONTENT_LENGTH": str(len(body)),
-            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
-            "REMOTE_USER": "bot",
-        }
-        done = subprocess.run(
-            ["git", "http-backend"], input=body, env=variables, capture_output=True, check=True
-        )
-        head, _, content = done.stdout.partition(b"\r\n\r\n")
-        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
-        self.reply(int(headers.pop("Status", "200").split()[0]), headers, content)
-
-    def reply(self, status: int, headers: dict[str, str], content: bytes) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing is logged."""
-
-
 @pytest.fixture
-def server(remote: Remote) -> Iterator[Server]:
-    with Server(remote.folder) as made:
-        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
+def server(remote: Remote) -> Iterator[HttpHost]:
+    with http_host(remote.folder.parent, token=TOKEN) as made:
         yield made
-        made.ending.set()
-        made.shutdown()
-        thread.join()
 
 
 def copies(cache: Path) -> list[Path]:
@@ -661,10 +504,10 @@ async def online(cache: Path) -> AsyncIterator[GitRepository]:
 
 
 async def test_a_commit_travels_over_http_and_the_token_stays_in_the_environment(
-    online: GitRepository, server: Server, cache: Path, remote: Remote
+    online: GitRepository, server: HttpHost, cache: Path, remote: Remote
 ) -> None:
     """The token opens the server and stands in no argument and in no file."""
-    target = remote.target(server.url)
+    target = remote.target(server.url())
     await online.probe(target)
     server.silent_on = "receive-pack"
     pushing = asyncio.ensure_future(online.commit(edit_of(target, remote.first)))
@@ -683,10 +526,10 @@ async def test_a_commit_travels_over_http_and_the_token_stays_in_the_environment
 
 @pytest.mark.parametrize(("silent_on", "maybe_done"), [("info/refs", False), ("/git-receive-pack", True)])
 async def test_a_silent_server_ends_in_time_and_leaves_no_process(
-    online: GitRepository, server: Server, cache: Path, remote: Remote, silent_on: str, maybe_done: bool
+    online: GitRepository, server: HttpHost, cache: Path, remote: Remote, silent_on: str, maybe_done: bool
 ) -> None:
     """Each git command has a hard limit; only a push that was under way may have been carried out."""
-    target = remote.target(server.url)
+    target = remote.target(server.url())
     await online.plan(target, "v15")
     server.silent_on = silent_on
     began_at = time.monotonic()
@@ -708,12 +551,16 @@ async def test_a_silent_server_ends_in_time_and_leaves_no_process(
     ],
 )
 async def test_a_refusal_never_repeats_the_token(
-    online: GitRepository, server: Server, remote: Remote, answer: tuple[int, str], error: type[PromoteError]
+    online: GitRepository,
+    server: HttpHost,
+    remote: Remote,
+    answer: tuple[int, str],
+    error: type[PromoteError],
 ) -> None:
     """Some servers say what they were sent; people read it without secrets."""
     server.answer = (answer[0], answer[1].encode())
     with pytest.raises(error) as raised:
-        await online.plan(remote.target(server.url), "v15")
+        await online.plan(remote.target(server.url()), "v15")
     cause: BaseException | None = raised.value
     while cause:
         assert TOKEN not in repr(cause)
@@ -722,38 +569,38 @@ async def test_a_refusal_never_repeats_the_token(
 
 
 async def test_a_probe_sees_a_token_that_may_only_read(
-    online: GitRepository, server: Server, remote: Remote
+    online: GitRepository, server: HttpHost, remote: Remote
 ) -> None:
     """Reading works and pushing does not: that is found before the first promotion."""
     remote.git("config", "http.receivepack", "false")
-    await online.plan(remote.target(server.url), "v15")
+    await online.plan(remote.target(server.url()), "v15")
     with pytest.raises(Failed, match="refuses us the repository gitops"):
-        await online.probe(remote.target(server.url))
+        await online.probe(remote.target(server.url()))
 
 
-async def test_a_wrong_token_is_a_failure(cache: Path, server: Server, remote: Remote) -> None:
+async def test_a_wrong_token_is_a_failure(cache: Path, server: HttpHost, remote: Remote) -> None:
     """Trying again does not help: somebody has to act. For a question about the past it is only bad luck."""
     repository = local(cache, token="wrong")
     with pytest.raises(Failed, match="refuses us the repository gitops"):
-        await repository.plan(remote.target(server.url), "v15")
+        await repository.plan(remote.target(server.url()), "v15")
     with pytest.raises(Unavailable):
-        await repository.find(edit_of(remote.target(server.url), remote.first))
+        await repository.find(edit_of(remote.target(server.url()), remote.first))
     await repository.aclose()
 
 
 async def test_a_killed_predecessor_keeps_its_copy_while_its_git_runs(
-    online: GitRepository, server: Server, cache: Path, remote: Remote
+    online: GitRepository, server: HttpHost, cache: Path, remote: Remote
 ) -> None:
     """The lock passes on to git itself, so that nobody works in a folder where an orphan still writes."""
     server.silent_on = "info/refs"
     await asyncio.to_thread(start_and_kill_predecessor, cache, server)
     server.silent_on = None
-    await online.plan(remote.target(server.url), "v15")
+    await online.plan(remote.target(server.url()), "v15")
     assert [found.name[-1] for found in copies(cache)] == ["1"]
 
 
-def start_and_kill_predecessor(cache: Path, server: Server) -> None:
-    with subprocess.Popen([sys.executable, "-c", PREDECESSOR, cache, server.url]) as predecessor:
+def start_and_kill_predecessor(cache: Path, server: HttpHost) -> None:
+    with subprocess.Popen([sys.executable, "-c", PREDECESSOR, cache, server.url()]) as predecessor:
         server.reached.wait(10)
         predecessor.kill()
 
