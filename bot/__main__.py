@@ -98,10 +98,10 @@ def edit(
 ) -> None:
     """Print a values file with exactly one value changed, and every other byte as it was."""
     from bot.core.catalog import checked_version
-    from bot.integrations.values import set_value
+    from bot.integrations.values import ValuesFile
 
     try:
-        edited = set_value(file.read_bytes(), key, checked_version(version), path=str(file))
+        edited = ValuesFile(file.read_bytes(), str(file)).edited({key: checked_version(version)})
     except PromoteError as error:
         _give_up(error)
     if in_place:

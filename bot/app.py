@@ -26,12 +26,12 @@ from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog
 from bot.core.errors import Unavailable
 from bot.core.following import Following
-from bot.core.ports import Author
 from bot.core.promoter import Promoter
 from bot.core.seals import Sealer
+from bot.git_access import git_repository, unsigned
 from bot.integrations import embedded
 from bot.integrations.argocd import ArgoCD, Server
-from bot.integrations.gitops import Credential, GitRepository
+from bot.integrations.gitops import GitRepository
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.settings import Settings, SettingsError
@@ -42,7 +42,6 @@ from handlers.requests import slack_events
 from handlers.socket import SocketMode
 
 SHUTDOWN_WITHIN = 10.0
-COMMITTER = Author(name="promote-bot", email="promote-bot@users.noreply.invalid")
 
 log = structlog.get_logger()
 
@@ -60,6 +59,7 @@ class Outside:
     """Every outside system, connected as the settings say."""
 
     settings: Settings
+    config: Config
     catalog: Catalog
     store: RedisStore
     quick_store: RedisStore
@@ -123,12 +123,13 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
             raise SettingsError(str(error)) from error
         for store in stores:
             stack.push_async_callback(store.aclose)
-        gitops = git_repository(settings, config)
+        gitops = git_repository(settings, config, turns=stores[1])
         stack.push_async_callback(gitops.aclose)
         argocd = argo_cd(settings, config)
         stack.push_async_callback(argocd.aclose)
         yield Outside(
             settings=settings,
+            config=config,
             catalog=catalog,
             store=stores[0],
             quick_store=stores[1],
@@ -143,26 +144,6 @@ async def _embedded(settings: Settings, stack: contextlib.AsyncExitStack) -> str
     server = await asyncio.to_thread(embedded.start, settings.data_dir)
     stack.push_async_callback(server.stop)
     return server.url
-
-
-def git_repository(settings: Settings, config: Config) -> GitRepository:
-    """The writer of every repository of the configuration."""
-    credentials = {}
-    for name in config.repositories:
-        credentials[name] = Credential(
-            username=settings.named("GIT_USERNAME", name) or "x-access-token",
-            token=settings.named("GIT_TOKEN", name),
-            ssh_key=settings.path("GIT_SSH_KEY", name),
-            known_hosts=settings.path("GIT_KNOWN_HOSTS", name),
-        )
-    return GitRepository(
-        cache=settings.data_dir / "mirrors",
-        credentials=credentials,
-        committer=COMMITTER,
-        allow_local=frozenset(name for name, model in config.repositories.items() if model.allow_local),
-        proxies=settings.proxies,
-        ca_bundle=settings.ca_bundle,
-    )
 
 
 def argo_cd(settings: Settings, config: Config) -> ArgoCD:
@@ -207,12 +188,16 @@ async def run(settings: Settings, *, web_side: bool, worker_side: bool) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with open_outside(settings, may_embed=web_side and worker_side) as outside:
         await _refuse_unsound(outside)
+        if worker_side and (missing := unsigned(settings, outside.config)):
+            raise SettingsError(missing[0])
         async with contextlib.AsyncExitStack() as stack:
             socket = await _hear(outside, stack) if web_side else None
             # Web and worker may stand on one machine, as the Procfile has them.
             port = settings.operations_port(9090 if web_side else 9091)
             await stack.enter_async_context(_operations(outside, stopping, socket, port))
             if worker_side:
+                repositories = {target.repository for target in outside.catalog.targets}
+                await stack.enter_async_context(_running(outside.gitops.keep_fresh(repositories)))
                 await stack.enter_async_context(_working(outside.worker()))
             log.info("ready", web=web_side, worker=worker_side, targets=len(outside.catalog.targets))
             await stopping.wait()

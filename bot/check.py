@@ -11,6 +11,8 @@ from bot.app import Outside, open_outside, sealer
 from bot.core.catalog import Application, Target
 from bot.core.errors import PromoteError
 from bot.core.people import require_member
+from bot.git_access import COMMITTER, signers, unsigned
+from bot.integrations.signing import CommitSigner
 from bot.integrations.slack import SCOPES
 from bot.settings import Settings
 
@@ -125,6 +127,15 @@ async def _repositories(outside: Outside) -> AsyncIterator[Line]:
             return f"{target.repository.branch} can be read and pushed to"
 
         yield await _tried(f"git: {name}", probe())
+    for sentence in unsigned(outside.settings, outside.config):
+        yield Line(what="git: signatures", level="error", says=sentence)
+    for name, signer in signers(outside.settings, outside.config).items():
+        yield Line(what=f"git: signatures of {name}", level="ok", says=_signer(signer))
+
+
+def _signer(signer: CommitSigner) -> str:
+    """Who signs, in the form that `gpg.ssh.allowedSignersFile` takes."""
+    return f'{COMMITTER.email} namespaces="git" {signer.public_key}'
 
 
 async def _argocd(outside: Outside) -> AsyncIterator[Line]:
@@ -151,7 +162,8 @@ async def _targets(outside: Outside) -> AsyncIterator[Line]:
 
 async def _target(outside: Outside, target: Target) -> list[Line]:
     async def value() -> str:
-        return f"{target.path}: {', '.join(target.keys)} is {await outside.gitops.current(target)}"
+        image = await outside.gitops.current(target)
+        return f"{target.path}: {', '.join(target.keys)} is {image.version}"
 
     lines = [await _tried(target.name, value())]
     for application in target.applications:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from bot.app import COMMITTER, git_repository
 from bot.config import build_catalog, load
-from bot.core.catalog import checked_version
+from bot.core.catalog import checked_image
 from bot.core.errors import Refused, Stale
 from bot.core.ports import Edit
 from bot.core.promotion import new_id
 from bot.core.trailers import ci_message
+from bot.git_access import COMMITTER, git_repository
 from bot.settings import Settings
 
 
@@ -27,16 +27,18 @@ async def set_image(settings: Settings, *, app: str, environment: str, version: 
         raise Refused(f"{environment} needs approval; ask for a promotion: /promote in Slack.")
     gitops = git_repository(settings, config)
     try:
-        plan = await gitops.plan(target, checked_version(version))
-        if plan.old_version == version:
-            return f"{environment} already holds {version}; nothing to do."
+        image = checked_image(version)
+        plan = await gitops.plan(target, image.version, digest=image.digest)
+        if plan.is_done:
+            return f"{environment} already holds {image.version}; nothing to do."
         id = new_id()
         edit = Edit(
             target=target,
             promotion=id,
             old=plan.old_version,
-            new=version,
-            message=ci_message(target, id=id, old=plan.old_version, new=version),
+            new=image.version,
+            digest=image.digest,
+            message=ci_message(target, id=id, old=plan.old_version, new=image),
             author=COMMITTER,
             at=datetime.now(UTC),
             base=plan.base,
@@ -46,4 +48,4 @@ async def set_image(settings: Settings, *, app: str, environment: str, version: 
         raise Refused(f"Somebody else wrote {stale.found} first; run it again.") from stale
     finally:
         await gitops.aclose()
-    return f"{environment}: {plan.old_version} → {version}, committed as {revision[:8]}."
+    return f"{environment}: {plan.old_version} → {image.version}, committed as {revision[:8]}."

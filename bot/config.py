@@ -82,7 +82,9 @@ def _shared(config: Config) -> Iterator[tuple[Place, str]]:
             if values is None or model is None:
                 continue  # told already
             path = _filled(values, name, environment)
-            for key in _setting(config, app, environment, "keys") or ():
+            keys = _setting(config, app, environment, "keys") or ()
+            digests = _setting(config, app, environment, "digests") or ()
+            for key in dict.fromkeys((*keys, *digests)):
                 owner = owners.setdefault((model.url, model.branch, path, key), f"{name}/{environment}")
                 if owner != f"{name}/{environment}":
                     yield (
@@ -262,6 +264,8 @@ def _target(config: Config, name: str, app: AppModel, environment: str) -> catal
         repository=_repository(setting("repository"), repository),
         path=fill(setting("values")),
         keys=tuple(setting("keys")),
+        digests=tuple(setting("digests") or ()),
+        edit_anchors=bool(setting("edit_anchors")),
         image=app.image,
         applications=tuple(_application(config, entry, server, fill) for entry in setting("applications")),
         channel=channel,

@@ -80,6 +80,10 @@ class RepositoryModel(Strict):
     )
     mode: Literal["push"] = Field(default="push", description="Commits are pushed to the branch")
     commit_url: str | None = Field(default=None, description="A commit's page, with {revision} in it")
+    sign: bool = Field(
+        default=True,
+        description="Commits carry an SSH signature; a must where an environment needs approvals, unless false",
+    )
     allow_local: bool = Field(default=False, description="Allow file:// and plain http:// addresses")
 
     @model_validator(mode="after")
@@ -160,6 +164,14 @@ class TargetDefaults(Strict):
     argocd: str | None = Field(default=None, description="One of argocd")
     keys: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="The version's keys in the values file"
+    )
+    digests: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="The keys of the image's digest; one that is among keys too holds version@sha256:…",
+    )
+    edit_anchors: bool | None = Field(
+        default=None, description="Change an anchor (&name) although other places of the file repeat it"
     )
     values: str | None = Field(default=None, description="The values file in the repository")
     applications: tuple[Application, ...] | None = Field(

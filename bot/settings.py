@@ -61,6 +61,8 @@ class Settings:
     def path(self, name: str, owner: str) -> Path | None:
         """A file that a setting names, like `GIT_SSH_KEY_GITOPS`; None where it is not set."""
         given = self.environ.get(f"{name}_{_suffix(owner)}") or self.environ.get(name)
+        if given and "\n" in given:
+            raise SettingsError(f"{name} holds a key itself; it must be the path of a file that holds it.")
         if given and not os.access(given, os.R_OK):
             raise SettingsError(f"{name}: {given} is not a file that can be read; it is the path of a file.")
         return Path(given) if given else None
@@ -123,7 +125,7 @@ class Settings:
     @property
     def secrets(self) -> list[str]:
         """Every value that must never be seen, for the redactor of logs."""
-        words = ("TOKEN", "SECRET", "PASSWORD", "REDIS_URL", "PROXY")
+        words = ("TOKEN", "SECRET", "PASSWORD", "PRIVATE_KEY", "REDIS_URL", "PROXY")
         names = {
             name.removesuffix("_FILE")
             for name in self.environ

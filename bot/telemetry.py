@@ -20,7 +20,7 @@ BUGS = Counter("promote_bugs_total", "Errors that nobody expected")
 
 URL_CREDENTIALS = re.compile(r"(?<=://)[^@\s\"']+@")
 TOKENS = re.compile(
-    r"\b(xox[abeprs]-[\w-]+|xapp-[\w-]+|gh[oprsu]_\w+|github_pat_\w+|glpat-[\w-]+|eyJ[\w-]+\.[\w-]+\.[\w-]+)"
+    r"\b(xox[abeprs]-[\w-]+|xapp-[\w-]+|gh[oprsu]_[\w.-]+|github_pat_\w+|glpat-[\w-]+|eyJ[\w-]+\.[\w-]+\.[\w-]+)"
     r"|(?<=Bearer )\S+|(?<=Basic )\S+"
 )
 

@@ -105,12 +105,15 @@ class HttpHost(ThreadingHTTPServer):
         self.round_trip = round_trip
         self.silent_on: str | None = None
         """Requests whose address holds this are heard and never answered."""
+        self.hold_on: str | None = None
+        """Requests whose address holds this wait until `released` is set."""
+        self.released = threading.Event()
         self.cut_on: str | None = None
         """Requests whose address holds this are carried out, and then the line is cut."""
         self.answer: tuple[int, bytes] | None = None
         """The status and body of every answer, instead of git's."""
         self.reached = threading.Event()
-        """Was a request heard that is not answered?"""
+        """Was a request heard that is not answered, or has to wait?"""
         self.ending = threading.Event()
         self.requests: list[str] = []
         self.received = 0
@@ -163,6 +166,9 @@ class _Backend(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} {self.path}")
         self.server.received += len(body)
         path, _, query = self.path.partition("?")
+        if self.server.hold_on and self.server.hold_on in self.path:
+            self.server.reached.set()
+            self.server.released.wait(30)
         if self.server.silent_on and self.server.silent_on in self.path:
             self.server.reached.set()
             self.server.ending.wait(30)

@@ -153,10 +153,12 @@ async def test_a_disabled_group_approves_nothing(tmp_path: Path, redis_url: str)
 async def test_a_value_changed_by_hand_makes_it_stale(world: World) -> None:
     """What was approved is not what would be replaced: nothing is committed."""
     id = await world.approved()
-    world.push_by_hand("prod", "13")
+    theirs = world.push_by_hand("prod", "13")[:8]
     promotion = await world.rest(id)
     assert promotion.phase is Phase.STALE
-    assert promotion.ending == "prod went from 14 to 13 after it was asked for; nothing was committed"
+    assert promotion.ending == (
+        f"prod went from 14 to 13 after it was asked for (Sam Okafor, {theirs}); nothing was committed"
+    )
     assert (world.value(), world.commits(id)) == ("13", [])
     assert "promotion_approve" not in await world.shown(id)
 

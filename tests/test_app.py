@@ -181,6 +181,16 @@ async def test_what_is_missing_is_named(furnished: Workshop) -> None:
         assert not has_store(furnished), name
 
 
+async def test_commits_that_people_approve_are_signed(furnished: Workshop) -> None:
+    """Without a key the bot does not start, and says how to make one; whoever wants none says so."""
+    environment = {**furnished.environment()}
+    del environment["GIT_SIGNING_KEY"]
+    told = await asyncio.to_thread(refusal, environment, "serve")
+    assert "GIT_SIGNING_KEY is not set: prod needs approvals" in told
+    assert "ssh-keygen -t ed25519" in told
+    assert "repositories.gitops.sign: false" in told
+
+
 async def test_settings_that_cannot_be_meant_are_refused(furnished: Workshop) -> None:
     """A token must not leave for elsewhere; Bolt's own sign-in must not replace the token; a port is a port."""
     for name, value, says in (

@@ -148,6 +148,7 @@ async def test_check_tries_everything_and_finds_it_in_place(workshop: Workshop) 
         assert what in said
     assert "values-prod.yaml: image.tag is 14" in said
     assert "manual-app/prod: manual-app-prod" in said
+    assert 'namespaces="git" ssh-ed25519 AAAA' in said
 
 
 async def test_check_names_what_is_wrong_and_exits_1(workshop: Workshop) -> None:
@@ -162,6 +163,14 @@ async def test_check_names_what_is_wrong_and_exits_1(workshop: Workshop) -> None
     errors = [line for line in said.splitlines() if line.startswith("error")]
     for what in ("usergroups:read", "deactivated", "Did you mean “tag”?", "manual-app-stage"):
         assert any(what in line for line in errors), (what, said)
+
+
+async def test_check_says_how_to_make_the_key_that_signs(workshop: Workshop) -> None:
+    """Where prod needs approvals its commits are signed, unless the repository says otherwise."""
+    Path(workshop.environment()["GIT_SIGNING_KEY"]).unlink()
+    _, said = await workshop.command_line("check")
+    assert "GIT_SIGNING_KEY" in said
+    assert "Traceback" not in said
 
 
 async def test_ci_writes_the_first_environment_and_no_other(workshop: Workshop) -> None:

@@ -294,6 +294,15 @@ def test_an_application_may_be_described_in_full(file: Path) -> None:
     assert far.link == "https://far.example.com/argo/applications/n/manual-app-x"
 
 
+def test_digests_and_anchors_are_an_explicit_wish(file: Path) -> None:
+    """Without a word about them there are none; a digest's key belongs to one target as a version's does."""
+    plain = targets_of(file, TEXT)["manual-app/prod"]
+    assert (plain.digests, plain.edit_anchors) == ((), False)
+    wish = "keys: [image.tag]\n  digests: [image.digest]\n  edit_anchors: true"
+    wished = targets_of(file, changed("keys: [image.tag]", wish))["manual-app/prod"]
+    assert (wished.digests, wished.edit_anchors) == (("image.digest",), True)
+
+
 def test_the_policy_is_as_it_was_written(file: Path) -> None:
     """Rules, minimum, total and time to decide; without a total, each rule needs people of its own."""
     rules = "rules: [{users: [U0AMYAPPROVE, U0BENAPPROVE], min: 2}, {group: S0SREGROUP}]"

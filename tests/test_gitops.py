@@ -22,8 +22,9 @@ from bot.core.ports import Author, Edit
 from bot.core.promotion import LineChange, PromotionId
 from bot.core.rollout import Relation
 from bot.integrations.cleanroom import Output
-from bot.integrations.gitops import Credential, GitRepository, identity
+from bot.integrations.gitops import Credential, GitRepository
 from bot.integrations.verdicts import Damaged, check_race
+from bot.integrations.writer import identity
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 BOT = Author(name="promote-bot", email="promote-bot@acme.example")
@@ -106,9 +107,9 @@ async def test_the_current_version_is_the_remote_s(
     repository: GitRepository, target: Target, remote: Remote
 ) -> None:
     """What the branch holds now, not what was fetched some time ago."""
-    assert await repository.current(target) == "v14"
+    assert (await repository.current(target)).version == "v14"
     remote.push({PATH: VALUES.replace("v14", "v16")})
-    assert await repository.current(target) == "v16"
+    assert (await repository.current(target)).version == "v16"
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from world import AMY, BEN, DANA, GROUP, NOON, World, world_in
 
-from bot.app import COMMITTER
 from bot.core.advance import LONGEST_BACK_OFF, back_off
 from bot.core.errors import Conflict, Refused, Unavailable
 from bot.core.ports import Change, Edit
 from bot.core.promotion import Phase, Promotion
+from bot.git_access import COMMITTER
 from bot.integrations.gitops import GitRepository
 from bot.integrations.store import RedisStore, connect
 

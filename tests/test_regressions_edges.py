@@ -19,13 +19,13 @@ from builders import target
 from structlog.testing import capture_logs
 from world import CHANNEL, DANA, World, world_in
 
-from bot.app import COMMITTER
 from bot.config import ConfigError, build_catalog, load
 from bot.core.catalog import Policy, Repository, Target
 from bot.core.errors import Refused, Unavailable
 from bot.core.ports import Announcer
 from bot.core.promotion import Phase
 from bot.core.rollout import ApplicationFacts
+from bot.git_access import COMMITTER
 from bot.integrations.argocd import ArgoCD, Server
 from bot.integrations.gitops import Credential, GitRepository
 from bot.integrations.slack import SlackAnnouncer

@@ -87,6 +87,14 @@ def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         settings(GIT_SSH_KEY=str(tmp_path / "nowhere")).path("GIT_SSH_KEY", "gitops")
 
 
+def test_a_key_in_place_of_its_file_is_not_repeated() -> None:
+    """Somebody has pasted the key itself: it is a secret, and the sentence does not show it."""
+    with pytest.raises(SettingsError) as refusal:
+        Settings(environ={"GIT_SSH_KEY": "-----BEGIN KEY-----\nc2VjcmV0\n"}).path("GIT_SSH_KEY", "gitops")
+    assert "path of a file" in str(refusal.value)
+    assert "c2VjcmV0" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("name", ["SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"])
 def test_settings_that_turn_on_oauth_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With them Bolt would drop the bot's token and say so in one log line only."""

@@ -12,6 +12,7 @@ from conftest import require
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.core.catalog import Image
 from bot.core.promotion import Phase, Promotion, Signer
 from bot.core.trailers import ci_message, message, one_line, signature
 
@@ -94,7 +95,8 @@ def test_the_message_is_format_1() -> None:
 
 def test_the_message_of_ci_is_format_1() -> None:
     """What CI brings into the first environment carries the same trailers, as far as they make sense."""
-    same_as_golden("commit_ci.txt", ci_message(target("dev"), id="P-7F3KQ0V9XZ", old="14", new="15"))
+    built = Image(version="15")
+    same_as_golden("commit_ci.txt", ci_message(target("dev"), id="P-7F3KQ0V9XZ", old="14", new=built))
 
 
 def test_a_promotion_into_the_first_environment_comes_from_ci() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from aiohttp import web
 
-from bot.app import COMMITTER, Outside, bolt
+from bot.app import Outside, bolt
 from bot.config import build_catalog
 from bot.config_models import Config
 from bot.core.advance import Engine
@@ -30,6 +30,7 @@ from bot.core.ports import Announcer, Cluster, Directory, Store, ValuesRepositor
 from bot.core.promoter import Promoter
 from bot.core.promotion import Phase, Promotion, PromotionId
 from bot.core.seals import Sealer
+from bot.git_access import COMMITTER
 from bot.integrations.argocd import ArgoCD, Server
 from bot.integrations.gitops import GitRepository
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
@@ -160,6 +161,10 @@ class World:
 
     def configure(self, **different: Any) -> Catalog:
         """The catalog that `promote.yaml` would give; `different` replaces whole keys of the file."""
+        return build_catalog(self.config(**different))
+
+    def config(self, **different: Any) -> Config:
+        """What `promote.yaml` would say; `different` replaces whole keys of the file."""
         rollout = {"rollout": ROLLOUT}
         approvals = {"rules": self._prod_rules, "expires": "4h"}
         config = {
@@ -178,7 +183,7 @@ class World:
             "apps": {"manual-app": {"image": "ghcr.io/acme/manual-app"}},
             "policies": {"dev": rollout, "stage": rollout, "prod": rollout | {"approvals": approvals}},
         }
-        return build_catalog(Config.model_validate(config | different))
+        return Config.model_validate(config | different)
 
     def new_writer(self) -> GitRepository:
         """A writer with a copy of its own, as another process would have."""
@@ -187,6 +192,7 @@ class World:
             cache=self.folder / f"mirrors-{self._writers}",
             committer=COMMITTER,
             allow_local=frozenset({"gitops"}),
+            turns=self.store,
         )
         self._closing.push_async_callback(writer.aclose)
         return writer
@@ -416,6 +422,7 @@ class World:
             settings=Settings(
                 environ={"SLACK_SIGNING_SECRET": SIGNING_SECRET, "PROMOTE_SECRET": SEAL_SECRET}
             ),
+            config=self.config(),
             catalog=self.parts.catalog,
             store=self.store,
             quick_store=self.store,

@@ -7,6 +7,7 @@ or a crash needs no code of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,6 +27,7 @@ AT_ONCE_AGAIN = timedelta(milliseconds=100)
 """After a conflict: soon, but never a loop that runs hot."""
 LONGEST_BACK_OFF = timedelta(seconds=30)
 GIVE_UP_AFTER = 3
+LONGEST_NAME = 60
 UNCONFIGURED = timedelta(minutes=10)
 """How often a promotion is looked at whose target was taken out of promote.yaml: it is kept until that is back."""
 
@@ -171,9 +173,8 @@ class Engine:
         except Failed as error:
             return await self._save(promotion, promotion.fail(at=now, why=str(error)))
         if plan.old_version != promotion.old_version:
-            return await self._save(
-                promotion, promotion.outdate(at=now, why=_moved(promotion, plan.old_version))
-            )
+            why = await self._moved(promotion, target, plan.old_version)
+            return await self._save(promotion, promotion.outdate(at=now, why=why))
         committing = promotion.start_commit(at=now, base=promotion.base or plan.base, approvals=kept)
         await self._save(promotion, committing)
         return await self._push(committing, target)
@@ -186,7 +187,8 @@ class Engine:
         except Stale as stale:
             if found := await self._find(promotion, target):
                 return await self._committed(promotion, found)
-            return await self._save(promotion, promotion.outdate(at=now, why=_moved(promotion, stale.found)))
+            why = await self._moved(promotion, target, stale.found)
+            return await self._save(promotion, promotion.outdate(at=now, why=why))
         except Failed as error:
             return await self._save(promotion, promotion.fail(at=now, why=str(error)))
         return await self._committed(promotion, revision)
@@ -238,10 +240,11 @@ class Engine:
 
     async def _checked_plan(self, promotion: Promotion, target: Target) -> Plan:
         """The known tip is enough where it holds what was approved: the push itself compares it with the remote."""
-        plan = await self.values.plan(target, promotion.version, fresh=False)
+        version, digest = promotion.version, promotion.digest
+        plan = await self.values.plan(target, version, digest=digest, fresh=False)
         if plan.old_version == promotion.old_version:
             return plan
-        return await self.values.plan(target, promotion.version, fresh=True)
+        return await self.values.plan(target, version, digest=digest, fresh=True)
 
     async def _find(self, promotion: Promotion, target: Target) -> str | None:
         return await self.values.find(self._edit(promotion, target))
@@ -265,6 +268,17 @@ class Engine:
         found = await asyncio.gather(*(self.directory.members(group) for group in groups))
         return dict(zip(groups, found, strict=True))
 
+    async def _moved(self, promotion: Promotion, target: Target, found: str) -> str:
+        """What became of the value while people decided, and whose commit that was, where it can be told."""
+        push = None
+        with contextlib.suppress(Unavailable, Failed):
+            push = await self.values.last_push(target)
+        whose = f" ({trailers.one_line(push.author)[:LONGEST_NAME]}, {push.revision[:8]})" if push else ""
+        return (
+            f"{promotion.environment} went from {promotion.old_version} to {found} after it was asked for{whose}; "
+            "nothing was committed"
+        )
+
     def _edit(self, promotion: Promotion, target: Target) -> Edit:
         requester = promotion.requested_by
         return Edit(
@@ -272,6 +286,7 @@ class Engine:
             promotion=promotion.id,
             old=promotion.old_version,
             new=promotion.version,
+            digest=promotion.digest,
             message=trailers.message(promotion, target),
             author=Author(name=requester.name, email=requester.email),
             at=promotion.approved_at or promotion.requested_at,
@@ -290,10 +305,3 @@ def back_off(tries: int, asked: float | None = None) -> timedelta:
 
 def _sooner(again: timedelta, shown: timedelta | None) -> timedelta:
     return again if shown is None else min(again, shown)
-
-
-def _moved(promotion: Promotion, found: str) -> str:
-    return (
-        f"{promotion.environment} went from {promotion.old_version} to {found} after it was asked for; "
-        "nothing was committed"
-    )

@@ -13,6 +13,30 @@ from bot.core.errors import Refused
 
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """An image tag, as the OCI distribution specification defines it."""
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One build of an app's image: its tag, and the digest that proves it, where that is known."""
+
+    version: str
+    digest: str = UNKNOWN
+
+    @classmethod
+    def parse(cls, text: str) -> Image:
+        """From `v15` or `v15@sha256:…`; what follows the `@` and is no digest stays part of the version."""
+        version, _, digest = text.partition("@")
+        return cls(version=version, digest=digest) if DIGEST.fullmatch(digest) else cls(version=text)
+
+    @property
+    def has_digest(self) -> bool:
+        """Is it known which build this is?"""
+        return self.digest != UNKNOWN
+
+    def __str__(self) -> str:
+        return f"{self.version}@{self.digest}" if self.has_digest else self.version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +143,10 @@ class Target:
     policy: Policy
     rollout: RolloutPolicy
     banner: str | None = None
+    digests: tuple[str, ...] = ()
+    """The keys that hold the image's digest; one that is among `keys` too holds `version@digest`."""
+    edit_anchors: bool = False
+    """May an anchor be changed that other places of the file repeat?"""
 
     @property
     def name(self) -> str:
@@ -136,6 +164,7 @@ class Target:
                     self.repository.branch,
                     self.path,
                     self.keys,
+                    self.digests,
                     old_version,
                     version,
                     digest,
@@ -192,6 +221,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if match := difflib.get_close_matches(word, known, n=1, cutoff=0.5):
         return f" Did you mean “{match[0]}”?"
     return f" There is: {', '.join(known)}." if known else ""
+
+
+def checked_image(text: str) -> Image:
+    """`v15` or `v15@sha256:…` as an image; raises `Refused` with the rule where it can be none."""
+    image = Image.parse(text)
+    checked_version(image.version)
+    return image
 
 
 def checked_version(version: str) -> str:

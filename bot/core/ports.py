@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from bot.core.catalog import Application, Target
+from bot.core.catalog import UNKNOWN, Application, Image, Target
 from bot.core.people import Person
 from bot.core.promotion import Event, LineChange, Phase, Promotion, PromotionId
 from bot.core.rollout import ApplicationFacts, Look, Relation
@@ -136,12 +136,23 @@ class Queue(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Push:
+    """A commit that somebody brought to the branch."""
+
+    revision: str
+    author: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a commit would change: the version that is there now, each line, and the tip it was read at."""
 
     old_version: str
     base: str
     changes: tuple[LineChange, ...]
+    is_done: bool
+    """Does the branch hold the wanted version already, with its digest where the file has one?"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +171,7 @@ class Edit:
     promotion: PromotionId
     old: str
     new: str
+    digest: str = UNKNOWN
     message: str
     """Subject, body and trailers."""
     author: Author
@@ -171,12 +183,16 @@ class Edit:
 class ValuesRepository(Protocol):
     """The GitOps repositories. Every method may raise `Unavailable`; those that read a value also `Failed`."""
 
-    async def current(self, target: Target) -> str:
-        """The version that the branch holds at the target's keys now."""
+    async def current(self, target: Target) -> Image:
+        """What the branch holds at the target's keys now."""
         ...
 
-    async def plan(self, target: Target, version: str, *, fresh: bool = True) -> Plan:
+    async def plan(self, target: Target, version: str, *, digest: str = UNKNOWN, fresh: bool = True) -> Plan:
         """What a commit of `version` would change; `fresh` asks the remote for its tip first."""
+        ...
+
+    async def last_push(self, target: Target) -> Push | None:
+        """The newest commit that changed the target's file, as far as is known without asking the remote."""
         ...
 
     async def commit(self, edit: Edit) -> str:

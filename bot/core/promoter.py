@@ -9,7 +9,7 @@ from typing import Any
 
 from bot.core import gates, people
 from bot.core import promotion as promotions
-from bot.core.catalog import Application, Catalog, Target, checked_version
+from bot.core.catalog import UNKNOWN, Application, Catalog, Image, Target, checked_version
 from bot.core.errors import Conflict, PromoteError, Refused, TargetBusy
 from bot.core.people import Action, Person
 from bot.core.ports import Card, Change, Clock, Cluster, Directory, Store, ValuesRepository
@@ -64,8 +64,9 @@ class Promoter:
         self._require_somebody(target, person)
         source = self.catalog.before(target)
         pinned = version or await self._live(target, source)
-        plan = await self.values.plan(target, pinned)
-        if plan.old_version == pinned:
+        digest = await self._digest(target, source, pinned)
+        plan = await self.values.plan(target, pinned, digest=digest)
+        if plan.is_done:
             told = "" if version or not source else f", which is what {source.environment} runs"
             raise Refused(f"{environment} already runs {pinned}{told}; nothing to do.")
         if version and source:
@@ -73,7 +74,7 @@ class Promoter:
         now = self.clock.now()
         id = promotions.new_id()
         content_hash = target.content_hash(
-            old_version=plan.old_version, version=pinned, digest="unknown", changes=plan.changes
+            old_version=plan.old_version, version=pinned, digest=digest, changes=plan.changes
         )
         seal = self.sealer.seal(
             id=id, content_hash=content_hash, by=person.signer, decision=Decision.REQUEST, at=now
@@ -85,6 +86,7 @@ class Promoter:
             version=pinned,
             old_version=plan.old_version,
             changes=plan.changes,
+            digest=digest,
             by=person.signer,
             at=now,
             reason=_reason(reason),
@@ -202,7 +204,7 @@ class Promoter:
         return self.catalog.environments[0]
 
     async def _place(self, target: Target) -> Place:
-        version, *facts = await asyncio.gather(
+        image, *facts = await asyncio.gather(
             _or_why(self.values.current(target)),
             *(
                 _or_why(self.cluster.observe(target, application, refresh=False))
@@ -212,7 +214,7 @@ class Promoter:
         holder = await self.store.holder(target) or await self.store.followed(target)
         return Place(
             target=target,
-            version=version if isinstance(version, str) else f"unknown: {version}",
+            version=image.version if isinstance(image, Image) else f"unknown: {image}",
             applications=tuple(fact if isinstance(fact, ApplicationFacts) else str(fact) for fact in facts),
             current=await self.store.load(holder) if holder else None,
         )
@@ -226,6 +228,13 @@ class Promoter:
             )
         facts = await asyncio.gather(*(self._compared(source, each) for each in source.applications))
         return checked_version(gates.live_version(source, facts))
+
+    async def _digest(self, target: Target, source: Target | None, version: str) -> str:
+        """The digest that the environment before holds for the version, where this one's file has one."""
+        if not target.digests or source is None:
+            return UNKNOWN
+        held = await self.values.current(source)
+        return held.digest if held.version == version else UNKNOWN
 
     async def _compared(self, target: Target, application: Application) -> ApplicationFacts:
         """The facts; where Argo CD has not compared since its last operation, they are asked of it anew."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
 
-from bot.core.catalog import Target
+from bot.core.catalog import UNKNOWN, Target
 from bot.core.errors import Refused
 
 SCHEMA = 1
@@ -141,7 +141,7 @@ class Promotion:
     """The environment that the version comes from; `ci` for the first environment."""
     version: str
     old_version: str
-    digest: str = "unknown"
+    digest: str = UNKNOWN
     changes: tuple[LineChange, ...]
     content_hash: str
     requested_by: Signer
@@ -323,6 +323,7 @@ def request(
     version: str,
     old_version: str,
     changes: tuple[LineChange, ...],
+    digest: str = UNKNOWN,
     by: Signer,
     at: datetime,
     reason: str | None,
@@ -339,8 +340,9 @@ def request(
         version=version,
         old_version=old_version,
         changes=changes,
+        digest=digest,
         content_hash=target.content_hash(
-            old_version=old_version, version=version, digest="unknown", changes=changes
+            old_version=old_version, version=version, digest=digest, changes=changes
         ),
         requested_by=by,
         requested_at=at,

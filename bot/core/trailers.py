@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from bot.core.catalog import Target
+from bot.core.catalog import Image, Target
 from bot.core.promotion import Promotion, Signer
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -40,7 +40,7 @@ def message(promotion: Promotion, target: Target) -> str:
     return _text(subject, body, trailers)
 
 
-def ci_message(target: Target, *, id: str, old: str, new: str) -> str:
+def ci_message(target: Target, *, id: str, old: str, new: Image) -> str:
     """The message of a commit that brings what CI has built into the first environment: nobody asked in Slack."""
     trailers = [
         ("Promotion-Format", "1"),
@@ -49,11 +49,13 @@ def ci_message(target: Target, *, id: str, old: str, new: str) -> str:
         ("Environment", target.environment),
         ("From", "ci"),
         ("Old-Version", old),
-        ("New-Version", new),
-        ("Digest", "unknown"),
+        ("New-Version", new.version),
+        ("Digest", new.digest),
     ]
     return _text(
-        f"Set {target.app} {new} in {target.environment}", f"{target.environment} ran {old}.", trailers
+        f"Set {target.app} {new.version} in {target.environment}",
+        f"{target.environment} ran {old}.",
+        trailers,
     )
 
 

@@ -13,13 +13,15 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _USERINFO = re.compile(r"//[^/@\s]+@")
 _SPEAKER = re.compile(r"^(?:remote|fatal|error):\s*(?:(?:fatal|error):\s*)?")
+_NOT_LET_IN = re.compile(r"Authentication failed|could not read Username|returned error: 401")
 _LONGEST = 600
 
 _VARIABLES = {
@@ -42,22 +44,37 @@ _CONFIG = {
 }
 
 
+class Renewable(Protocol):
+    """A token that lives for a short time, and is made anew."""
+
+    def current(self) -> str:
+        """One that is valid now; raises `Unavailable` or `Failed`."""
+        ...
+
+    def forget(self) -> None:
+        """The host refused the last one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
     """What a git host knows us by: a user name and a token for HTTPS, or a key and the known hosts for SSH."""
 
     username: str = "promote-bot"
-    token: str | None = field(default=None, repr=False)
+    token: str | Renewable | None = field(default=None, repr=False)
     ssh_key: Path | None = None
     known_hosts: Path | None = None
 
-    @property
-    def header(self) -> str | None:
-        """The token as HTTP sends it."""
-        if self.token is None:
-            return None
-        pair = base64.b64encode(f"{self.username}:{self.token}".encode()).decode()
-        return f"Authorization: Basic {pair}"
+    def current_token(self) -> str | None:
+        """The token to use now; raises `Unavailable` or `Failed` where a new one cannot be had."""
+        return self.token if isinstance(self.token, str | None) else self.token.current()
+
+    def renew(self) -> bool:
+        """The host refused the token: can another one be had?"""
+        if isinstance(self.token, str | None):
+            return False
+        self.token.forget()
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +128,9 @@ class CleanRoom:
         self.home = home
         self.timeout = timeout
         self._proxies = dict(proxies)
-        self._ssh = _ssh_command(credential or Credential())
+        self._url = url
+        self._credential = credential or Credential()
+        self._ssh = _ssh_command(self._credential)
         self._base = _VARIABLES | {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home)}
         # Git gives up by itself first, and can say why; the hard limit ends what does not.
         self._config = _CONFIG | {
@@ -122,15 +141,12 @@ class CleanRoom:
             self._config |= {"protocol.file.allow": "always", "protocol.http.allow": "always"}
         if ca_bundle:
             self._config["http.sslCAInfo"] = str(ca_bundle)
-        self._authorization: dict[str, str] = {}
-        self._secrets: list[str] = []
-        if credential and credential.token and credential.header:
-            self._authorization = {f"http.{url}.extraHeader": credential.header}
-            self._secrets = [credential.token, credential.header.split()[-1]]
 
-    def environment(self, *, remote: bool) -> dict[str, str]:
-        """All that a command sees; the credential only where it talks to the remote."""
-        config = self._config | (self._authorization if remote else {})
+    def environment(self, *, remote: bool = False, authorization: str | None = None) -> dict[str, str]:
+        """All that a command sees; proxies and the credential only where it talks to the remote."""
+        config = dict(self._config)
+        if authorization:
+            config[f"http.{self._url}.extraHeader"] = f"Authorization: Basic {authorization}"
         variables = dict(self._base)
         if remote:
             variables |= self._proxies | {"GIT_SSH_COMMAND": self._ssh, "GIT_SSH_VARIANT": "ssh"}
@@ -138,6 +154,18 @@ class CleanRoom:
         for number, (key, value) in enumerate(config.items()):
             variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
         return variables
+
+    def start(self, *arguments: str, folder: Path) -> subprocess.Popen[bytes]:
+        """Start a command of our own copy that is spoken to through its pipes; the caller ends it."""
+        return subprocess.Popen(
+            ["git", *arguments],
+            cwd=folder,
+            env=self.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def run(
         self,
@@ -150,11 +178,30 @@ class CleanRoom:
         """Run one command in `folder`; raises `TimedOut`, and leaves no process behind.
 
         A child inherits the lock file `holding`: the folder stays claimed for as long as anybody works in it.
+        Where the host refuses a token that can be renewed, the command is run once more with a new one.
         """
+        token = self._credential.current_token() if remote else None
+        output = self._run(arguments, folder, token, remote=remote, timeout=timeout, holding=holding)
+        if remote and output.code and _NOT_LET_IN.search(output.err) and self._credential.renew():
+            token = self._credential.current_token()
+            return self._run(arguments, folder, token, remote=remote, timeout=timeout, holding=holding)
+        return output
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        token: str | None,
+        *,
+        remote: bool,
+        timeout: float | None,
+        holding: int | None,
+    ) -> Output:
+        pair = base64.b64encode(f"{self._credential.username}:{token}".encode()).decode() if token else None
         with subprocess.Popen(
             ["git", *arguments],
             cwd=folder,
-            env=self.environment(remote=remote),
+            env=self.environment(remote=remote, authorization=pair),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -170,18 +217,20 @@ class CleanRoom:
                 if isinstance(error, subprocess.TimeoutExpired):
                     raise TimedOut from error
                 raise
-        return Output(code=process.returncode, out=self._without_secrets(out), err=self._plain(err))
+        secrets = [secret for secret in (token, pair) if secret]
+        return Output(code=process.returncode, out=_without(secrets, out), err=_plain(_without(secrets, err)))
 
-    def _without_secrets(self, said: bytes) -> str:
-        words = said.decode(errors="replace")
-        for secret in self._secrets:
-            words = words.replace(secret, "***")
-        return words
 
-    def _plain(self, said: bytes) -> str:
-        """Words for people: no colours, no user names in addresses."""
-        words = _USERINFO.sub("//", self._without_secrets(said))
-        return _CONTROL.sub("", words.replace("\r", "\n")).strip()
+def _without(secrets: Sequence[str], said: bytes) -> str:
+    words = said.decode(errors="replace")
+    for secret in secrets:
+        words = words.replace(secret, "***")
+    return words
+
+
+def _plain(words: str) -> str:
+    """Words for people: no colours, no user names in addresses."""
+    return _CONTROL.sub("", _USERINFO.sub("//", words).replace("\r", "\n")).strip()
 
 
 def _ssh_command(credential: Credential) -> str:

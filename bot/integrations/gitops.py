@@ -10,33 +10,40 @@ import asyncio
 import contextlib
 import re
 import secrets
-import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from bot.core.catalog import Repository, Target
-from bot.core.errors import Failed, PromoteError, Stale, Unavailable
-from bot.core.ports import Author, Edit, Plan
+import structlog
+
+from bot.core.catalog import UNKNOWN, Image, Repository, Target
+from bot.core.errors import Failed, PromoteError, Unavailable
+from bot.core.ports import Author, Edit, Plan, Push
 from bot.core.rollout import Relation
+from bot.integrations import writer
+from bot.integrations.branch import Branch, shutting_down
 from bot.integrations.cleanroom import CleanRoom, Credential
 from bot.integrations.mirror import REVISION, Mirror
-from bot.integrations.values import line_changes, read_values, set_values
-from bot.integrations.verdicts import GIT_HOST, Damaged
+from bot.integrations.signing import CommitSigner
+from bot.integrations.target_file import TargetFile
+from bot.integrations.values import line_changes
+from bot.integrations.verdicts import GIT_HOST
+from bot.integrations.writer import Hand, Turns, Writer
 
 __all__ = ["Credential", "GitRepository"]
 
 K = TypeVar("K")
 T = TypeVar("T")
 
-NO_EMAIL = "promote-bot@users.noreply.invalid"
-MAX_TRIES = 10
-MAX_SECONDS = 60.0
 FETCH_EVERY = 3.0
 """Seconds between two fetches for revisions that a fetch has not brought."""
+FRESH_FOR = 15.0
+"""Seconds after which an idle branch is fetched: a push on an old tip costs several times as much."""
+LONGEST_PAUSE = 300.0
 REMEMBERED = 4096
+
+log = structlog.get_logger()
 
 _BRANCH = re.compile(r"(?![-/.])(?!.*(?:\.\.|@\{|//|/\.|\.lock(?:/|$)))[^\x00-\x20\x7f~^:?*\[\\]+(?<![/.])")
 _ADDRESS = re.compile(r"(?:https|ssh)://[^\s]+|[\w.-]+@[\w.-]+:[^\s-][^\s]*")
@@ -48,8 +55,9 @@ class GitRepository:
     """Reads and writes the branches; implements the port `ValuesRepository`.
 
     `cache` is a folder of ours, for copies that may be deleted at any time. `credentials` go by the name of the
-    repository; `allow_local` names those that may be a path, `file://` or plain `http://`. `proxies` are curl's
-    variables. `timeout` is for each git command, in seconds.
+    repository, and so do `signers`, who sign every commit of it; `allow_local` names those that may be a path,
+    `file://` or plain `http://`. `turns` keeps several processes from racing. `proxies` are curl's variables.
+    `timeout` is for each git command, in seconds.
     """
 
     def __init__(
@@ -58,29 +66,38 @@ class GitRepository:
         cache: Path,
         committer: Author,
         credentials: Mapping[str, Credential] | None = None,
+        signers: Mapping[str, CommitSigner] | None = None,
+        turns: Turns | None = None,
         allow_local: frozenset[str] = frozenset(),
         proxies: Mapping[str, str] | None = None,
         ca_bundle: Path | None = None,
         timeout: float = 30.0,
     ) -> None:
         self._cache = cache
-        self._committer = identity(committer)
+        self._committer = writer.identity(committer)
         self._credentials = credentials or {}
+        self._signers = signers or {}
+        self._turns = turns
         self._allow_local = allow_local
         self._proxies = proxies or {}
         self._ca_bundle = ca_bundle
         self._timeout = timeout
-        self._closing = threading.Event()
-        self._branches: dict[tuple[str, str, str], _Branch] = {}
+        self._is_closed = False
+        self._branches: dict[tuple[str, str, str], tuple[Branch, Writer]] = {}
         # History does not change, so what is known of two revisions stays true.
         self._relations: dict[tuple[object, ...], Relation] = {}
         self._unknown: dict[str, None] = {}
 
     async def aclose(self) -> None:
         """End the threads and their processes; a push that is under way is awaited."""
-        self._closing.set()
+        self._is_closed = True
         branches, self._branches = list(self._branches.values()), {}
-        await asyncio.gather(*(branch.aclose() for branch in branches))
+        await asyncio.gather(*(each.aclose() for _, each in branches))
+        await asyncio.gather(*(branch.aclose() for branch, _ in branches))
+
+    async def keep_fresh(self, repositories: Iterable[Repository], *, every: float = FRESH_FOR) -> None:
+        """Fetch each branch that was idle for `every` seconds, and tidy its copy; ends when it is cancelled."""
+        await asyncio.gather(*(self._keep_fresh(repository, every) for repository in set(repositories)))
 
     async def probe(self, target: Target) -> None:
         """Raise `Unavailable` or `Failed` where the branch cannot be reached, or not be pushed to."""
@@ -94,34 +111,40 @@ class GitRepository:
 
         await self._on(target.repository, attempt)
 
-    async def current(self, target: Target) -> str:
-        """The version that the branch holds at the target's keys now."""
+    async def current(self, target: Target) -> Image:
+        """What the branch holds at the target's keys now."""
         asked_at = time.monotonic()
 
-        def look(mirror: Mirror) -> str:
+        def look(mirror: Mirror) -> Image:
             mirror.fetch(since=asked_at)
-            return _one_version(mirror.blob(mirror.tip, target.path), target)
+            return TargetFile(mirror.blob(mirror.tip, target.path), target).image()
 
         return await self._on(target.repository, look)
 
-    async def plan(self, target: Target, version: str, *, fresh: bool = True) -> Plan:
+    async def plan(self, target: Target, version: str, *, digest: str = UNKNOWN, fresh: bool = True) -> Plan:
         """What a commit of `version` would change; `fresh` asks the remote for its tip first."""
-        asked_at = time.monotonic()
+        asked_at, image = time.monotonic(), Image(version=version, digest=digest)
 
         def look(mirror: Mirror) -> Plan:
             if fresh:
                 mirror.fetch(since=asked_at)
             tip = mirror.tip
-            before = mirror.blob(tip, target.path)
-            after = set_values(before, target.keys, version, path=target.path)
-            changes = line_changes(before, after, path=target.path)
-            return Plan(old_version=_one_version(before, target), base=tip, changes=changes)
+            file = TargetFile(mirror.blob(tip, target.path), target)
+            changes = line_changes(file.raw, file.holding(image), path=target.path)
+            old = file.image()
+            is_done = old == image if target.digests else old.version == version
+            return Plan(old_version=old.version, base=tip, changes=changes, is_done=is_done)
 
         return await self._on(target.repository, look)
 
     async def commit(self, edit: Edit) -> str:
-        """Push the edit as one commit and return its revision."""
-        return await self._on(edit.target.repository, lambda mirror: self._commit(mirror, edit))
+        """Push the edit as one commit and return its revision; edits that wait together are pushed together."""
+        _, branch_writer = self._branch(edit.target.repository)
+        return await branch_writer.commit(edit)
+
+    async def last_push(self, target: Target) -> Push | None:
+        """The newest commit that changed the target's file, as far as is known without asking the remote."""
+        return await self._on(target.repository, lambda mirror: mirror.last_push(target.path))
 
     async def find(self, edit: Edit) -> str | None:
         """The promotion's own commit after `edit.base` on the remote branch as it is now, or None."""
@@ -129,7 +152,7 @@ class GitRepository:
 
         def search(mirror: Mirror) -> str | None:
             mirror.fetch(since=asked_at)
-            return self._find(mirror, edit)
+            return writer.find(mirror, edit, committer=self._committer)
 
         return await self._ask(edit.target.repository, search)
 
@@ -172,12 +195,35 @@ class GitRepository:
             raise Unavailable(GIT_HOST, str(error)) from error
 
     async def _on(self, repository: Repository, job: Callable[[Mirror], T]) -> T:
-        if self._closing.is_set():
-            raise _shutting_down()
+        branch, _ = self._branch(repository)
+        return await branch.run(job)
+
+    def _branch(self, repository: Repository) -> tuple[Branch, Writer]:
+        if self._is_closed:
+            raise shutting_down()
         key = (repository.name, repository.url, repository.branch)
         if key not in self._branches:
-            self._branches[key] = _Branch(self._mirror(repository), self._closing)
-        return await self._branches[key].run(job)
+            branch = Branch(self._mirror(repository))
+            signer = self._signers.get(repository.name)
+            hand = Hand(committer=self._committer, sign=signer.signed if signer else None)
+            self._branches[key] = branch, Writer(branch, hand=hand, turns=self._turns)
+        return self._branches[key]
+
+    async def _keep_fresh(self, repository: Repository, every: float) -> None:
+        pause = every
+
+        def freshen(mirror: Mirror) -> None:
+            mirror.fetch(since=time.monotonic() - every)
+            mirror.tidy()
+
+        while True:
+            try:
+                await self._on(repository, freshen)
+                pause = every
+            except PromoteError as error:
+                pause = min(pause * 2, LONGEST_PAUSE)
+                log.warning("cannot fetch", repository=repository.name, error=str(error), again_in=pause)
+            await asyncio.sleep(pause * (75 + secrets.randbelow(50)) / 100)
 
     def _mirror(self, repository: Repository) -> Mirror:
         _check(repository, is_local=repository.name in self._allow_local)
@@ -192,133 +238,11 @@ class GitRepository:
         )
         return Mirror(repository=repository, cache=self._cache, room=room)
 
-    def _commit(self, mirror: Mirror, edit: Edit) -> str:
-        began_at = time.monotonic()
-        for tries in range(MAX_TRIES):
-            if tries:
-                self._pause(tries)
-            if time.monotonic() - began_at > MAX_SECONDS:
-                break
-            try:
-                tip, revision = self._build(mirror, edit)
-            except (Stale, Failed):
-                # An old copy proves nothing, and our own push may have got through although nobody told us.
-                mirror.fetch(since=began_at)
-                if own := self._find(mirror, edit):
-                    return own
-                tip, revision = self._build(mirror, edit)
-            if mirror.push(tip=tip, revision=revision):
-                return revision
-            mirror.fetch(since=time.monotonic())
-            if not mirror.contains(mirror.tip, tip):
-                raise Failed(
-                    f"The branch {edit.target.repository.branch} was rewound; nothing was pushed. "
-                    "Please look at its history, and ask for the promotion again."
-                )
-        raise Unavailable(GIT_HOST, "others push to the branch all the time; nothing was pushed yet.")
-
-    def _pause(self, tries: int) -> None:
-        """A short wait of random length, so that two writers do not meet again and again."""
-        if self._closing.wait(secrets.randbelow(min(2000, 25 << tries)) / 1000):
-            raise _shutting_down()
-
-    def _build(self, mirror: Mirror, edit: Edit) -> tuple[str, str]:
-        """The edit as a commit on the newest tip that we know."""
-        target, tip = edit.target, mirror.tip
-        before = mirror.blob(tip, target.path)
-        for found in _values(before, target).values():
-            if found != edit.old:
-                raise Stale(expected=edit.old, found=found)
-        at = f"{int(edit.at.timestamp())} +0000"
-        revision = mirror.commit(
-            parent=tip,
-            path=target.path,
-            content=set_values(before, target.keys, edit.new, path=target.path),
-            author="{} <{}> {}".format(*identity(edit.author), at),
-            committer="{} <{}> {}".format(*self._committer, at),
-            message=edit.message,
-        )
-        return tip, revision
-
-    def _find(self, mirror: Mirror, edit: Edit) -> str | None:
-        """A commit is ours where we are its committer and its trailers tell of this very edit."""
-        wanted = {
-            "Promotion-Id": str(edit.promotion),
-            "App": edit.target.app,
-            "Environment": edit.target.environment,
-            "New-Version": edit.new,
-        }
-        for logged in mirror.search(f"Promotion-Id: {edit.promotion}", after=edit.base):
-            if logged.committer == self._committer and wanted.items() <= logged.trailers.items():
-                return logged.revision
-        return None
-
-
-class _Branch:
-    """One thread and the mirror that it alone touches."""
-
-    def __init__(self, mirror: Mirror, closing: threading.Event) -> None:
-        self._mirror = mirror
-        self._closing = closing
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"git-{mirror.repository.name}")
-
-    async def run(self, job: Callable[[Mirror], T]) -> T:
-        """Do the job when its turn comes; what is damaged is made anew once."""
-        return await asyncio.wrap_future(self._thread.submit(self._attempt, job))
-
-    async def aclose(self) -> None:
-        """End the thread after what it does now."""
-        closed = self._thread.submit(self._mirror.close)
-        await asyncio.wrap_future(closed)
-        await asyncio.to_thread(self._thread.shutdown)
-
-    def _attempt(self, job: Callable[[Mirror], T]) -> T:
-        if self._closing.is_set():
-            raise _shutting_down()
-        try:
-            try:
-                self._mirror.open()
-                return job(self._mirror)
-            except Damaged as damage:
-                return self._anew(job, damage)
-        except OSError as error:
-            raise Unavailable("the git cache", f"{error.strerror}.") from error
-
-    def _anew(self, job: Callable[[Mirror], T], damage: Damaged) -> T:
-        try:
-            self._mirror.rebuild()
-            return job(self._mirror)
-        except Damaged as again:
-            raise Unavailable(GIT_HOST, f"{again}.", maybe_done=damage.unsure or again.unsure) from again
-        except PromoteError as error:
-            if damage.unsure:
-                raise Unavailable(GIT_HOST, getattr(error, "detail", str(error)), maybe_done=True) from error
-            raise
-
-
-def identity(author: Author) -> tuple[str, str]:
-    """Name and email as git can store them; a strange name never fails a commit."""
-    name = re.sub(r"[\x00-\x1f\x7f<>]+", " ", author.name)
-    name = re.sub(r" {2,}", " ", name).strip(" .,:;\"'\\")
-    email = re.sub(r"[\x00-\x20\x7f<>]+", "", author.email or "").strip(".,:;\"'\\")
-    return name or "unknown", email or NO_EMAIL
-
-
-def _values(text: bytes, target: Target) -> dict[str, str]:
-    return read_values(text, target.keys, path=target.path)
-
-
-def _one_version(text: bytes, target: Target) -> str:
-    values = _values(text, target)
-    if len(set(values.values())) > 1:
-        found = ", ".join(f"{key} is {value}" for key, value in values.items())
-        raise Failed(f"The keys of {target.name} differ in {target.path}: {found}. Please make them equal.")
-    return next(iter(values.values()))
-
 
 def _holds(mirror: Mirror, target: Target, revision: str, version: str) -> bool:
     with contextlib.suppress(Failed):
-        return set(_values(mirror.blob(revision, target.path), target).values()) == {version}
+        images = TargetFile(mirror.blob(revision, target.path), target).images()
+        return {image.version for image in images.values()} == {version}
     return False
 
 
@@ -327,10 +251,6 @@ def _remember(known: dict[K, T], key: K, value: T) -> None:
     known[key] = value
     while len(known) > REMEMBERED:
         del known[next(iter(known))]
-
-
-def _shutting_down() -> Unavailable:
-    return Unavailable(GIT_HOST, "the bot is shutting down.")
 
 
 def _check(repository: Repository, *, is_local: bool) -> None:

@@ -1,6 +1,6 @@
 """What the server does in one piece: the scripts of the store, in Lua.
 
-KEYS[1] is the due set in all of them. Each may run twice, because an answer can be lost on its way. Times are
+KEYS[1] is the due set in those that move promotions. Each may run twice, because an answer can be lost on its way. Times are
 milliseconds of the server's own clock; a script sees one instant.
 """
 
@@ -139,3 +139,17 @@ if redis.call('EXISTS', '{gp}:p:' .. ARGV[1]) == 1 then
 end
 """
 )
+
+# KEYS: a branch's turn, and the revision that the last one left there. ARGV: who asks, the lease (ms).
+TAKE_TURN = """
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return {'', redis.call('GET', KEYS[2]) or ''}
+end
+return {'OURS', redis.call('GET', KEYS[2]) or ''}
+"""
+
+# KEYS: as above. ARGV: whose turn it was, the revision or '', how long that is told (ms).
+END_TURN = """
+if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""

@@ -7,29 +7,25 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import io
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-
-from git import Git
-from git.db import GitCmdObjectDB
-from gitdb.base import IStream
-from gitdb.db import LooseObjectDB
-from gitdb.exc import ODBError
 
 from bot.core.catalog import Repository, nearest
 from bot.core.errors import Failed, Unavailable
+from bot.core.ports import Push
 from bot.integrations.cleanroom import CleanRoom, Output, TimedOut
+from bot.integrations.objects import Objects, entry, names
 from bot.integrations.verdicts import Damaged, check_race, silence, trouble
 
 MAX_PROCESSES = 32
-MAX_BYTES = 50_000_000
-"""The largest object that is read into memory."""
+MANY_LOOSE = 4000
+"""From so many single object files on they are packed together."""
 FIRST_FETCH = 10
 """How many times longer the first fetch may take: it brings the whole history."""
 
@@ -55,7 +51,7 @@ class Mirror:
         self._ref = f"refs/heads/{repository.branch}"
         self._folder = cache
         self._lock: int | None = None
-        self._git: Git | None = None
+        self._objects: Objects | None = None
         self._fetched_at = float("-inf")
         self._fetch_error: Exception | None = None
 
@@ -63,7 +59,7 @@ class Mirror:
         """Claim a folder, and fill it where a predecessor has not."""
         if self._lock is None:
             self._claim()
-        if self._git is None:
+        if self._objects is None:
             if not self._ref_file.exists():
                 self.rebuild()
             else:
@@ -112,17 +108,27 @@ class Mirror:
         return self._read(self._way(revision, path)[-1][2])[1]
 
     def commit(
-        self, *, parent: str, path: str, content: bytes, author: str, committer: str, message: str
+        self,
+        *,
+        parent: str,
+        path: str,
+        content: bytes,
+        author: str,
+        committer: str,
+        message: str,
+        sign: Callable[[bytes], bytes] | None,
     ) -> str:
         """Store a commit on `parent` that changes one file, and return its revision. Nothing is pushed.
 
         `author` and `committer` are git's identity lines with their dates: equal arguments, equal revision.
+        `sign` puts a signature into the finished commit.
         """
         new = self._store(b"blob", content)
         for raw, place, _ in reversed(self._way(parent, path)):
             new = self._store(b"tree", raw[:place] + bytes.fromhex(new) + raw[place + 20 :])
         head = f"tree {new}\nparent {parent}\nauthor {author}\ncommitter {committer}\n\n{message.strip()}\n"
-        return self._store(b"commit", head.replace("\0", "").encode(errors="replace"))
+        commit = head.replace("\0", "").encode(errors="replace")
+        return self._store(b"commit", sign(commit) if sign else commit)
 
     def push(self, *, tip: str, revision: str, dry_run: bool = False) -> bool:
         """Move the remote branch from `tip` to `revision`; False where it was not at `tip`.
@@ -130,7 +136,7 @@ class Mirror:
         The lease names the revision's own parent, so a push can only ever go forward.
         """
         flags = ["--dry-run"] if dry_run else []
-        lease = f"--force-with-lease={self._ref}:{tip}"
+        lease, started_at = f"--force-with-lease={self._ref}:{tip}", time.monotonic()
         refspec = f"{revision}:{self._ref}"
         try:
             output = self._room.run(
@@ -145,6 +151,7 @@ class Mirror:
             check_race(output, self.repository)
             return False
         if not dry_run:
+            self._fetched_at, self._fetch_error = started_at, None
             self._move_ref(revision)
         return True
 
@@ -158,9 +165,28 @@ class Mirror:
         # The copy holds all ancestors of what it holds: a commit that it does not know is none of them.
         return output.code == 0
 
+    def knows(self, revision: str) -> bool:
+        """Does the copy hold this commit?"""
+        return self.author(revision) is not None
+
+    def last_push(self, path: str) -> Push | None:
+        """The newest commit that changed the file, as far as the copy knows."""
+        found = self._run("log", "-1", "--format=%H%x00%an%x00%ct", self._ref, "--", path).out
+        if not found:
+            return None
+        revision, author, at = found.split("\0")
+        return Push(revision=revision, author=author, at=datetime.fromtimestamp(int(at), UTC))
+
+    def tidy(self) -> None:
+        """Pack what has gathered; for an idle moment."""
+        # Ids are spread evenly over 256 folders, so that one of them tells of all.
+        sample = self._folder / "objects" / "17"
+        if sample.exists() and sum(1 for _ in sample.iterdir()) * 256 > MANY_LOOSE:
+            self._run("repack", "--geometric=2", "-d", "-l", "--quiet")
+
     def author(self, revision: str) -> str | None:
         """The name of a commit's author; None where the copy does not hold the commit."""
-        found = self._find(revision) if REVISION.fullmatch(revision) else None
+        found = self._opened.find(revision) if REVISION.fullmatch(revision) else None
         if found is None or found[0] != "commit":
             return None
         name = re.search(rb"^author (.*?) ?<", found[1], re.MULTILINE)
@@ -168,7 +194,7 @@ class Mirror:
 
     def search(self, line: str, *, after: str) -> list[Logged]:
         """The commits whose message holds `line`, oldest first, after a revision, or in all where that is gone."""
-        span = f"{after}..{self._ref}" if self.author(after) is not None else self._ref
+        span = f"{after}..{self._ref}" if self.knows(after) else self._ref
         # NUL is the one character that no commit can smuggle into a name or a message.
         layout = "%H%x00%cn%x00%ce%x00%(trailers:only,unfold)%x00"
         grep = ("--fixed-strings", f"--grep={line}")
@@ -187,29 +213,27 @@ class Mirror:
         self._room.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         for number in range(MAX_PROCESSES):
             folder = self._cache / f"{slug}-{address}.{number}"
-            lock = os.open(folder.with_name(folder.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                continue
-            self._folder, self._lock = folder, lock
-            return
+            if (lock := _claimed(folder)) is not None:
+                self._folder, self._lock = folder, lock
+                return
         raise Unavailable(
             "the git cache", f"{MAX_PROCESSES} other processes use every copy in {self._cache}."
         )
 
+    @property
+    def _opened(self) -> Objects:
+        if self._objects is None:
+            self._attach()
+        assert self._objects is not None  # noqa: S101 - `_attach` has just seen to it
+        return self._objects
+
     def _attach(self) -> None:
-        self._git = Git(str(self._folder))
-        objects = str(self._folder / "objects")
-        environment = self._room.environment(remote=False)
-        self._git.update_environment(**environment, GIT_DIR=str(self._folder), GIT_OBJECT_DIRECTORY=objects)
-        self._objects = GitCmdObjectDB(objects, self._git)
+        self._objects = Objects(self._folder, self._room, owner=self.repository.name)
 
     def _detach(self) -> None:
-        if self._git is not None:
-            self._git.clear_cache()
-            self._git = None
+        if self._objects is not None:
+            self._objects.close()
+            self._objects = None
 
     def _run(self, *arguments: str, folder: Path | None = None, allow: tuple[int, ...] = (0,)) -> Output:
         try:
@@ -252,79 +276,59 @@ class Mirror:
 
     def _way(self, revision: str, path: str) -> list[tuple[bytes, int, str]]:
         """From the top to the file: each folder's raw tree, where in it the next id stands, and that id."""
-        head = self._read(revision)[1]
-        object_id = head[5:45].decode()
+        object_id = self._read(revision)[1][5:45].decode()
         way: list[tuple[bytes, int, str]] = []
-        *folders, _ = parts = path.split("/")
-        for depth, part in enumerate(parts):
+        parts = path.split("/")
+        for depth, part in enumerate(parts, start=1):
             raw = self._read(object_id)[1]
-            entries = {name: (mode, place) for mode, name, place in _entries(raw)}
-            mode, place = entries.get(part.encode(), (b"", 0))
-            if not (mode == b"40000" if depth < len(folders) else mode.startswith(b"100")):
-                raise self._no_file(path, part, [] if mode else list(entries))
+            if (found := entry(raw, part)) is None:
+                raise self._no_file(path, part, raw)
+            mode, place = found
             object_id = raw[place : place + 20].hex()
+            self._require(mode, object_id, path="/".join(parts[:depth]), is_file=depth == len(parts))
             way.append((raw, place, object_id))
         return way
 
-    def _no_file(self, path: str, part: str, names: list[bytes]) -> Failed:
-        hint = nearest(part, [name.decode(errors="replace") for name in names[:2000]])
+    def _require(self, mode: bytes, object_id: str, *, path: str, is_file: bool) -> None:
+        """Refuse what is no plain file, or no folder on the way to one."""
+        if mode.startswith(b"100") if is_file else mode == b"40000":
+            return
+        where = f"{path} in {self.repository.name}"
+        if mode == b"120000":
+            link = self._read(object_id)[1].decode(errors="replace")[:200]
+            raise Failed(f"{where} is a symbolic link to {link}. Please name the file itself.")
+        if mode == b"160000":
+            raise Failed(f"{where} is a submodule: its files are in a repository of their own.")
+        is_what = "a folder, not a file" if is_file else "a file, not a folder"
+        raise Failed(f"{where} is {is_what}. Please name the values file.")
+
+    def _no_file(self, path: str, part: str, tree: bytes) -> Failed:
+        hint = nearest(part, list(names(tree))[:2000])
         hint = hint if len(hint) < 200 else ""
         name, branch = self.repository.name, self.repository.branch
         return Failed(f"There is no file {path} on the branch {branch} of {name}.{hint}")
 
     def _read(self, object_id: str) -> tuple[str, bytes]:
-        if (found := self._find(object_id)) is None:
-            raise Damaged(f"{object_id} is missing")
-        return found
-
-    def _find(self, object_id: str) -> tuple[str, bytes] | None:
-        """An object's type and bytes, from git's own reading process; None where the copy does not hold it."""
-        try:
-            return self._ask(object_id)
-        except (ValueError, OSError) as error:
-            if str(error).endswith("missing'"):
-                return None
-            problem = error
-        # The process may just have been ended, by a Ctrl-C in the terminal for one.
-        self._detach()
-        self._attach()
-        try:
-            return self._ask(object_id)
-        except (ValueError, OSError) as error:
-            self._detach()
-            raise Damaged(f"{object_id} cannot be read: {problem}") from error
-
-    def _ask(self, object_id: str) -> tuple[str, bytes]:
-        stream = self._objects.stream(bytes.fromhex(object_id))
-        if stream.size > MAX_BYTES:
-            while stream.read(1 << 20):
-                pass
-            raise Failed(f"A file of {self.repository.name} is larger than {MAX_BYTES // 1_000_000} MB.")
-        kind = stream.type.decode()
-        content: bytes = stream.read()
-        found = hashlib.sha1(f"{kind} {stream.size}\0".encode() + content, usedforsecurity=False)
-        if found.hexdigest() != object_id:
-            raise ValueError("its content has changed")
-        return kind, content
+        return self._opened.read(object_id)
 
     def _store(self, kind: bytes, content: bytes) -> str:
-        """Write an object in this process: the database's own `store` starts a git process for each."""
-        stream = IStream(kind, len(content), io.BytesIO(content))
-        try:
-            LooseObjectDB.store(self._objects, stream)
-        except (OSError, ODBError) as error:
-            raise Damaged(f"an object cannot be written: {error}") from error
-        return str(stream.binsha.hex())
+        return self._opened.store(kind, content)
 
 
-def _entries(tree: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-    """Mode, name and the place of the 20-byte id of each entry; a search by bytes could match inside an id."""
-    place = 0
-    while place < len(tree):
-        nul = tree.index(b"\0", place)
-        mode, _, name = tree[place:nul].partition(b" ")
-        yield mode, name, nul + 1
-        place = nul + 21
+def _claimed(folder: Path) -> int | None:
+    """The lock of a folder that is ours now; None where somebody works in it, or where it belongs to another user."""
+    try:
+        if folder.exists() and folder.stat().st_uid != os.geteuid():
+            return None
+        lock = os.open(folder.with_name(folder.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except PermissionError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _logged(revision: str, name: str, email: str, text: str) -> Logged:

@@ -8,6 +8,7 @@ cluster keeps them in one slot. Scores and delays are milliseconds of the server
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -37,6 +38,7 @@ SYSTEM = "the store"
 DUE = "{gp}:due"
 WAKE = "{gp}:wake"
 DELIVERY_KEPT = timedelta(hours=48)
+REVISION_TOLD = timedelta(hours=1)
 
 _Told = TypeVar("_Told")
 _PROMOTION = TypeAdapter(Promotion)
@@ -76,6 +78,8 @@ class RedisStore:
         self._renew = client.register_script(lua.RENEW)
         self._rest = client.register_script(lua.REST)
         self._wake = client.register_script(lua.WAKE)
+        self._take_turn = client.register_script(lua.TAKE_TURN)
+        self._end_turn = client.register_script(lua.END_TURN)
         self._wakes: PubSub | None = None
         self._listening = asyncio.Lock()
 
@@ -159,6 +163,18 @@ class RedisStore:
     async def wake(self, id: str) -> None:
         """Make it due now, where it exists."""
         await self._run(self._wake, id)
+
+    async def take_turn(self, branch: str, *, by: str, lease: timedelta) -> tuple[bool, str | None]:
+        """Whether the branch is `by`'s to write for `lease`, and the revision that the last one left there."""
+        said: Any = await self._ask(
+            lambda: self._take_turn(keys=_turn(branch), args=[by, _milliseconds(lease)]), writes=True
+        )
+        return said[0] == "OURS", said[1] or None
+
+    async def end_turn(self, branch: str, *, by: str, revision: str | None) -> None:
+        """Give the branch to the next one; `revision` is where it stands now, None where nothing was pushed."""
+        arguments: list[str | int] = [by, revision or "", _milliseconds(REVISION_TOLD)]
+        await self._ask(lambda: self._end_turn(keys=_turn(branch), args=arguments), writes=True)
 
     async def wait(self, timeout: float) -> None:
         """Return when something became due, or after `timeout` seconds; waiters of one store take turns."""
@@ -355,6 +371,11 @@ def _hold(target: str) -> str:
 
 def _follow(target: str) -> str:
     return f"{{gp}}:follow:{target}"
+
+
+def _turn(branch: str) -> list[str]:
+    name = hashlib.sha256(branch.encode()).hexdigest()[:24]
+    return [f"{{gp}}:turn:{name}", f"{{gp}}:tip:{name}"]
 
 
 def _milliseconds(span: timedelta) -> int:

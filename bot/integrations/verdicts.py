@@ -50,6 +50,8 @@ def trouble(output: Output, repository: Repository) -> Failed | Unavailable | Da
     ours = "\n".join(line for line in output.err.splitlines() if not line.startswith("remote:"))
     if "couldn't find remote ref" in ours:
         return Failed(f"The repository {repository.name} has no branch {repository.branch}.")
+    if "mismatched algorithms" in ours:
+        return Failed(f"{repository.name} names its commits by SHA-256, which I do not know; I need SHA-1.")
     if _DAMAGE.search(ours):
         return Damaged(words)
     if _REDIRECT.search(ours):

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from bot.playground.argocd.application import SimulatedApplication, Timings
 from bot.playground.argocd.server import SimulatedArgoCD
@@ -94,6 +96,7 @@ class Workshop:
                 for environment in ENVIRONMENTS
             ],
         )
+        self._signing_key = _signing_key(folder / "signing-key")
         self.port, self.operations_port = _free_port(), _free_port()
         _populate(self.slack)
 
@@ -186,6 +189,7 @@ class Workshop:
             "SLACK_BOT_TOKEN": self._bot_token,
             "SLACK_SIGNING_SECRET": self._signing_secret,
             "ARGOCD_TOKEN": self._argocd_token,
+            "GIT_SIGNING_KEY": str(self._signing_key),
         }
         if self._app_token:
             named["SLACK_APP_TOKEN"] = self._app_token
@@ -217,6 +221,14 @@ def _populate(slack: FakeSlack) -> None:
         email = f"{name}@{'elsewhere' if kind == 'stranger' else 'acme'}.example"
         slack.add_user(id, name=name, real_name=real_name, email=email, kind=kind, role=role)  # type: ignore[arg-type]
     slack.add_channel(CHANNEL, name="deploys", members=[person[0] for person in people])
+
+
+def _signing_key(path: Path) -> Path:
+    """A new key for the bot's commits, as ssh-keygen would make it."""
+    key = Ed25519PrivateKey.generate()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    path.chmod(0o600)
+    return path
 
 
 def _free_port() -> int:

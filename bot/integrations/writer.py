@@ -1,0 +1,285 @@
+"""Writes a branch: what is asked for while a push is under way goes out together with the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+
+from bot.core.catalog import Image
+from bot.core.errors import Failed, PromoteError, Stale, Unavailable
+from bot.core.ports import Author, Edit
+from bot.integrations.branch import Branch, shutting_down
+from bot.integrations.mirror import Mirror
+from bot.integrations.target_file import TargetFile
+from bot.integrations.verdicts import GIT_HOST
+
+NO_EMAIL = "promote-bot@users.noreply.invalid"
+MOST_AT_ONCE = 100
+MAX_TRIES = 10
+MAX_SECONDS = 60.0
+TURN = timedelta(seconds=15)
+PATIENCE = 2.0
+"""Seconds that are waited for a turn; then we write without one."""
+
+
+log = structlog.get_logger()
+
+
+class Turns(Protocol):
+    """Lets one process at a time write a branch. It only saves lost races: git itself keeps the order."""
+
+    async def take_turn(self, branch: str, *, by: str, lease: timedelta) -> tuple[bool, str | None]:
+        """Is it ours now, and which revision did the last one leave behind? May raise `Unavailable`."""
+        ...
+
+    async def end_turn(self, branch: str, *, by: str, revision: str | None) -> None:
+        """Give it to the next one, and say what the branch is at now. May raise `Unavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hand:
+    """Whose commits they are: the committer, and how a finished commit is signed, where it is."""
+
+    committer: tuple[str, str]
+    sign: Callable[[bytes], bytes] | None = None
+
+
+class Writer:
+    """The one writer of a branch in this process."""
+
+    def __init__(self, branch: Branch, *, hand: Hand, turns: Turns | None) -> None:
+        self._branch = branch
+        self._hand = hand
+        self._turns = turns
+        self._name = f"{branch.repository.url} {branch.repository.branch}"
+        self._me = secrets.token_hex(8)
+        self._waiting: list[tuple[Edit, asyncio.Future[str]]] = []
+        self._work: asyncio.Task[None] | None = None
+
+    async def commit(self, edit: Edit) -> str:
+        """Push the edit as one commit, together with whatever else is waiting, and return its revision."""
+        if self._branch.closing.is_set():
+            raise shutting_down()
+        outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting.append((edit, outcome))
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._write())
+        return await outcome
+
+    async def aclose(self) -> None:
+        """Wait for the push that is under way; what only waits is told that the bot is shutting down."""
+        self._branch.closing.set()
+        if self._work is not None:
+            await self._work
+
+    async def _write(self) -> None:
+        while self._waiting:
+            left_by_others = await self._take_turn()
+            edits, outcomes = self._take()
+            batch = Batch(edits, hand=self._hand, rest=self._branch.closing.wait)
+            told: Sequence[str | Exception]
+            try:
+                told = await self._branch.run(functools.partial(batch.write, left_by_others=left_by_others))
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear it
+                told = [error] * len(edits)
+            for outcome, each in zip(outcomes, told, strict=True):
+                _tell(outcome, each)
+            await self._end_turn(batch.pushed)
+
+    def _take(self) -> tuple[list[Edit], list[asyncio.Future[str]]]:
+        """Those that wait, one for each target: what follows it is judged by what became of it."""
+        taken: list[tuple[Edit, asyncio.Future[str]]] = []
+        left: list[tuple[Edit, asyncio.Future[str]]] = []
+        targets: set[str] = set()
+        for edit, outcome in self._waiting:
+            if outcome.cancelled():
+                continue
+            if edit.target.name in targets or len(taken) == MOST_AT_ONCE:
+                left.append((edit, outcome))
+            else:
+                targets.add(edit.target.name)
+                taken.append((edit, outcome))
+        self._waiting = left
+        return [edit for edit, _ in taken], [outcome for _, outcome in taken]
+
+    async def _take_turn(self) -> str | None:
+        """Wait for our turn, within reason; returns what the last one left behind."""
+        revision, ends_at = None, time.monotonic() + PATIENCE
+        try:
+            while self._turns and not self._branch.closing.is_set():
+                is_ours, revision = await self._turns.take_turn(self._name, by=self._me, lease=TURN)
+                if is_ours or time.monotonic() > ends_at:
+                    break
+                await asyncio.sleep((25 + secrets.randbelow(50)) / 1000)
+        except Exception as error:  # noqa: BLE001 - a turn only saves work, and nobody may wait for ever
+            log.warning("no turn", branch=self._name, error=str(error))
+        return revision
+
+    async def _end_turn(self, revision: str | None) -> None:
+        try:
+            if self._turns:
+                await self._turns.end_turn(self._name, by=self._me, revision=revision)
+        except Exception as error:  # noqa: BLE001 - it ends by itself
+            log.warning("turn not given back", branch=self._name, error=str(error))
+
+
+class Batch:
+    """Edits that go out in one push, one commit each. Touched by the branch's thread alone.
+
+    `rest` waits so many seconds, and says whether the bot is shutting down.
+    """
+
+    def __init__(self, edits: Sequence[Edit], *, hand: Hand, rest: Callable[[float], bool]) -> None:
+        self.pushed: str | None = None
+        """Where our last push left the branch."""
+        self._edits = edits
+        self._hand = hand
+        self._rest = rest
+        self._told: dict[int, str | PromoteError] = {}
+        self._began_at = time.monotonic()
+        self._runs = 0
+
+    def write(self, mirror: Mirror, left_by_others: str | None = None) -> list[str | PromoteError]:
+        """What became of each edit: its revision, or why it has none. May be called again on a new copy."""
+        self._told, self._runs = {}, self._runs + 1
+        if left_by_others and not mirror.knows(left_by_others):
+            mirror.fetch(since=time.monotonic())
+        self._push(mirror, range(len(self._edits)))
+        return [self._told[number] for number in range(len(self._edits))]
+
+    def _push(self, mirror: Mirror, numbers: Sequence[int]) -> None:
+        ends_at = time.monotonic() + MAX_SECONDS
+        for tries in range(MAX_TRIES):
+            if tries:
+                self._pause(tries)
+            if time.monotonic() > ends_at:
+                break
+            tip, chain = self._chain(mirror, numbers)
+            if not chain:
+                return
+            try:
+                is_done = mirror.push(tip=tip, revision=chain[max(chain)])
+            except Failed as refusal:
+                self._part(mirror, list(chain), refusal)
+                return
+            if is_done:
+                self._told |= chain
+                self.pushed = chain[max(chain)]
+                return
+            mirror.fetch(since=time.monotonic())
+            if not mirror.contains(mirror.tip, tip):
+                self._tell_all(chain, self._rewound(mirror))
+                return
+        self._tell_all(
+            self._open(numbers),
+            Unavailable(GIT_HOST, "others push to the branch all the time; nothing was pushed yet."),
+        )
+
+    def _chain(self, mirror: Mirror, numbers: Sequence[int]) -> tuple[str, dict[int, str]]:
+        """The commits, each on the one before it; an edit of which none can be made is settled here."""
+        tip = parent = mirror.tip
+        chain: dict[int, str] = {}
+        doubts: dict[int, PromoteError] = {}
+        for number in self._open(numbers):
+            try:
+                parent = chain[number] = build(mirror, self._edits[number], parent=parent, hand=self._hand)
+            except (Stale, Failed) as doubt:
+                doubts[number] = doubt
+        if doubts:
+            # An old copy proves nothing, and our own push may have got through although nobody told us.
+            mirror.fetch(since=self._began_at)
+            if mirror.tip != tip:
+                return self._chain(mirror, numbers)
+        for number, why in doubts.items():
+            self._told[number] = find(mirror, self._edits[number], committer=self._hand.committer) or why
+        return tip, chain
+
+    def _part(self, mirror: Mirror, numbers: Sequence[int], refusal: Failed) -> None:
+        """The host refused the push: it may mind one commit only, so each goes alone."""
+        if len(numbers) > 1:
+            for number in numbers:
+                self._push(mirror, [number])
+        elif self._runs == 1:
+            self._told[numbers[0]] = refusal
+        else:
+            # The copy was damaged during a push: what became of that one, only the remote knows.
+            self._told[numbers[0]] = Unavailable(GIT_HOST, str(refusal), maybe_done=True)
+
+    def _open(self, numbers: Sequence[int]) -> list[int]:
+        return [number for number in numbers if number not in self._told]
+
+    def _tell_all(self, numbers: Sequence[int] | dict[int, str], why: PromoteError) -> None:
+        self._told |= dict.fromkeys(numbers, why)
+
+    def _rewound(self, mirror: Mirror) -> Failed:
+        return Failed(
+            f"The branch {mirror.repository.branch} was rewound; nothing was pushed. "
+            "Please look at its history, and ask for the promotion again."
+        )
+
+    def _pause(self, tries: int) -> None:
+        """A short wait of random length, so that two writers do not meet again and again."""
+        if self._rest(secrets.randbelow(min(2000, 25 << tries)) / 1000):
+            raise shutting_down()
+
+
+def build(mirror: Mirror, edit: Edit, *, parent: str, hand: Hand) -> str:
+    """The edit as a commit on `parent`; raises `Stale` or `Failed`."""
+    file = TargetFile(mirror.blob(parent, edit.target.path), edit.target)
+    for image in file.images().values():
+        if image.version != edit.old:
+            raise Stale(expected=edit.old, found=image.version)
+    content = file.holding(Image(version=edit.new, digest=edit.digest))
+    if content == file.raw:
+        raise Failed(f"{edit.target.path} already holds {edit.new}.")
+    at = f"{int(edit.at.timestamp())} +0000"
+    return mirror.commit(
+        parent=parent,
+        path=edit.target.path,
+        content=content,
+        author="{} <{}> {}".format(*identity(edit.author), at),
+        committer="{} <{}> {}".format(*hand.committer, at),
+        message=edit.message,
+        sign=hand.sign,
+    )
+
+
+def find(mirror: Mirror, edit: Edit, *, committer: tuple[str, str]) -> str | None:
+    """The edit's own commit: we are its committer, and its trailers tell of this very edit."""
+    wanted = {
+        "Promotion-Id": str(edit.promotion),
+        "App": edit.target.app,
+        "Environment": edit.target.environment,
+        "New-Version": edit.new,
+    }
+    for logged in mirror.search(f"Promotion-Id: {edit.promotion}", after=edit.base):
+        if logged.committer == committer and wanted.items() <= logged.trailers.items():
+            return logged.revision
+    return None
+
+
+def identity(author: Author) -> tuple[str, str]:
+    """Name and email as git can store them; a strange name never fails a commit."""
+    name = re.sub(r"[\x00-\x1f\x7f<>]+", " ", author.name)
+    name = re.sub(r" {2,}", " ", name).strip(" .,:;\"'\\")
+    email = re.sub(r"[\x00-\x20\x7f<>]+", "", author.email or "").strip(".,:;\"'\\")
+    return name or "unknown", email or NO_EMAIL
+
+
+def _tell(outcome: asyncio.Future[str], told: str | Exception) -> None:
+    if outcome.cancelled():
+        return
+    if isinstance(told, str):
+        outcome.set_result(told)
+    else:
+        outcome.set_exception(told)
