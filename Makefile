@@ -4,13 +4,16 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: demo test lint install lock clean
+.PHONY: demo test bench lint install lock clean
 
 demo: $(VENV)/.runtime          ## the whole product on this machine, with a simulated Slack and Argo CD
 	@$(RUN) -m bot demo
 
 test: $(VENV)/.dev              ## every test; needs no root
 	@$(RUN) -m pytest
+
+bench: $(VENV)/.dev             ## how fast a commit is, against a bare git push; about ten minutes
+	@PYTHONPATH=tests $(RUN) -m benchmarks
 
 lint: $(VENV)/.dev              ## style, types, and the architecture's import contracts
 	@$(RUN) -m ruff check .

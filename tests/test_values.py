@@ -400,6 +400,14 @@ def test_a_digest_has_none_beside_it() -> None:
     assert file.digest_beside("image.list[0]") is None
 
 
+def test_the_slow_parser_is_spared_large_files() -> None:
+    """What only the slow parser reads would hold up everybody else; the word to quote is named."""
+    text = b"a: 1\nimage: {digest: sha256:x}\ntag: v1\n"
+    assert ValuesFile(text, "values.yaml").value("tag") == "v1"
+    with pytest.raises(ValueNotEditable, match=r"values.yaml:2: a word between braces holds a colon"):
+        ValuesFile(text + b"#" * 300_000, "values.yaml")
+
+
 def test_a_file_of_more_than_five_megabytes_is_refused() -> None:
     """A values file is written by people; anything of that size is something else."""
     assert "larger than 5 MB" in refusal(b"tag: v1\n" + b"#" * 5_000_000)

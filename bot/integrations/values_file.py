@@ -30,6 +30,8 @@ from bot.core.errors import ValueNotEditable
 MAX_BYTES = 5_000_000
 MAX_EVENTS = 500_000
 MAX_DEPTH = 200
+MAX_PURE = 300_000
+"""Characters that the slow parser is asked to read: about three seconds of it."""
 STRING_TAG = "tag:yaml.org,2002:str"
 
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
@@ -200,6 +202,9 @@ class ParsedFile:
         except YAMLError as error:
             if self.pure or getattr(error, "problem", None) != _COLON_IN_FLOW:
                 raise self._unreadable(error) from error
+            if len(self.text) > MAX_PURE and isinstance(error, MarkedYAMLError):
+                reason = "a word between braces holds a colon, and the file is large. Please quote that word"
+                raise self.refusal(self.line_at(error.problem_mark.index), reason) from error
             self.pure = True
             self._parse()
             disputed = next((node for node, event in enumerate(self.events) if _ends_in_colon(event)), None)
