@@ -26,7 +26,7 @@ from bot.integrations.branch import Branch, shutting_down
 from bot.integrations.cleanroom import CleanRoom, Credential
 from bot.integrations.mirror import REVISION, Mirror
 from bot.integrations.signing import CommitSigner
-from bot.integrations.target_file import TargetFile
+from bot.integrations.target_file import TargetFile, edition, only
 from bot.integrations.values import line_changes
 from bot.integrations.verdicts import GIT_HOST
 from bot.integrations.writer import Hand, Turns, Writer
@@ -129,9 +129,10 @@ class GitRepository:
             if fresh:
                 mirror.fetch(since=asked_at)
             tip = mirror.tip
-            file = TargetFile(mirror.blob(tip, target.path), target)
-            changes = line_changes(file.raw, file.holding(image), path=target.path)
-            old = file.image()
+            before = mirror.blob(tip, target.path)
+            after = edition(before, target, image)
+            old = only(after.images, target)
+            changes = line_changes(before, after.content, path=target.path)
             is_done = old == image if target.digests else old.version == version
             return Plan(old_version=old.version, base=tip, changes=changes, is_done=is_done)
 
@@ -242,7 +243,7 @@ class GitRepository:
 def _holds(mirror: Mirror, target: Target, revision: str, version: str) -> bool:
     with contextlib.suppress(Failed):
         images = TargetFile(mirror.blob(revision, target.path), target).images()
-        return {image.version for image in images.values()} == {version}
+        return {image.version for image in images} == {version}
     return False
 
 

@@ -19,7 +19,7 @@ from bot.core.errors import Failed, PromoteError, Stale, Unavailable
 from bot.core.ports import Author, Edit
 from bot.integrations.branch import Branch, shutting_down
 from bot.integrations.mirror import Mirror
-from bot.integrations.target_file import TargetFile
+from bot.integrations.target_file import edition
 from bot.integrations.verdicts import GIT_HOST
 
 NO_EMAIL = "promote-bot@users.noreply.invalid"
@@ -235,18 +235,18 @@ class Batch:
 
 def build(mirror: Mirror, edit: Edit, *, parent: str, hand: Hand) -> str:
     """The edit as a commit on `parent`; raises `Stale` or `Failed`."""
-    file = TargetFile(mirror.blob(parent, edit.target.path), edit.target)
-    for image in file.images().values():
+    before = mirror.blob(parent, edit.target.path)
+    after = edition(before, edit.target, Image(version=edit.new, digest=edit.digest))
+    for image in after.images:
         if image.version != edit.old:
             raise Stale(expected=edit.old, found=image.version)
-    content = file.holding(Image(version=edit.new, digest=edit.digest))
-    if content == file.raw:
+    if after.content == before:
         raise Failed(f"{edit.target.path} already holds {edit.new}.")
     at = f"{int(edit.at.timestamp())} +0000"
     return mirror.commit(
         parent=parent,
         path=edit.target.path,
-        content=content,
+        content=after.content,
         author="{} <{}> {}".format(*identity(edit.author), at),
         committer="{} <{}> {}".format(*hand.committer, at),
         message=edit.message,
