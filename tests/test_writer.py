@@ -452,19 +452,18 @@ async def test_what_gathers_is_packed_in_an_idle_moment(
     repository: GitRepository, remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The objects of many promotions do not stay files of their own, and the copy goes on working."""
-    monkeypatch.setattr(mirror, "MANY_LOOSE", 255)
+    monkeypatch.setattr(mirror, "MANY_PACKS", 5)
     target = target_of(remote, APPS[0])
-    old, number = "v14", 14
-    objects = lambda: list(next((tmp_path / "cache").glob("gitops-*.0")).glob("objects/17/*"))  # noqa: E731
     await repository.plan(target, "v15")
-    while not objects():
-        number += 1
-        await repository.commit(edit_of(target, old=old, new=f"v{number}", number=number))
-        old = f"v{number}"
+    [copy] = (tmp_path / "cache").glob("gitops-*.0")
+    for number in range(14, 20):
+        edit = edit_of(target, old=f"v{number}", new=f"v{number + 1}", number=number)
+        await repository.commit(edit)
+    assert len(list(copy.glob("objects/pack/*.idx"))) >= 5
     fresh = asyncio.ensure_future(repository.keep_fresh([target.repository], every=0.01))
     async with asyncio.timeout(20):
-        while objects():
+        while len(list(copy.glob("objects/pack/*.idx"))) >= 5:
             await asyncio.sleep(0)
     fresh.cancel()
     await asyncio.wait([fresh])
-    assert await repository.commit(edit_of(target, old=old, new="v0", number=0)) == remote.tip
+    assert await repository.commit(edit_of(target, old="v20", new="v21", number=20)) == remote.tip

@@ -164,7 +164,7 @@ class CleanRoom:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            process_group=0,
         )
 
     def run(
@@ -205,7 +205,7 @@ class CleanRoom:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,
             pass_fds=() if holding is None else (holding,),
         ) as process:
             try:

@@ -24,8 +24,8 @@ from bot.integrations.objects import Objects, entry, names
 from bot.integrations.verdicts import Damaged, check_race, silence, trouble
 
 MAX_PROCESSES = 32
-MANY_LOOSE = 4000
-"""From so many single object files on they are packed together."""
+MANY_PACKS = 40
+"""From so many on they are put together: each of them makes every push a little slower."""
 FIRST_FETCH = 10
 """How many times longer the first fetch may take: it brings the whole history."""
 
@@ -118,17 +118,17 @@ class Mirror:
         message: str,
         sign: Callable[[bytes], bytes] | None,
     ) -> str:
-        """Store a commit on `parent` that changes one file, and return its revision. Nothing is pushed.
+        """Make a commit on `parent` that changes one file, and return its revision. Nothing is pushed.
 
         `author` and `committer` are git's identity lines with their dates: equal arguments, equal revision.
         `sign` puts a signature into the finished commit.
         """
-        new = self._store(b"blob", content)
+        new = self._opened.add("blob", content)
         for raw, place, _ in reversed(self._way(parent, path)):
-            new = self._store(b"tree", raw[:place] + bytes.fromhex(new) + raw[place + 20 :])
+            new = self._opened.add("tree", raw[:place] + bytes.fromhex(new) + raw[place + 20 :])
         head = f"tree {new}\nparent {parent}\nauthor {author}\ncommitter {committer}\n\n{message.strip()}\n"
         commit = head.replace("\0", "").encode(errors="replace")
-        return self._store(b"commit", sign(commit) if sign else commit)
+        return self._opened.add("commit", sign(commit) if sign else commit)
 
     def push(self, *, tip: str, revision: str, dry_run: bool = False) -> bool:
         """Move the remote branch from `tip` to `revision`; False where it was not at `tip`.
@@ -138,6 +138,7 @@ class Mirror:
         flags = ["--dry-run"] if dry_run else []
         lease, started_at = f"--force-with-lease={self._ref}:{tip}", time.monotonic()
         refspec = f"{revision}:{self._ref}"
+        self._opened.save()
         try:
             output = self._room.run(
                 *("push", "--porcelain", "--no-verify", *flags, lease, self.repository.url, refspec),
@@ -179,9 +180,7 @@ class Mirror:
 
     def tidy(self) -> None:
         """Pack what has gathered; for an idle moment."""
-        # Ids are spread evenly over 256 folders, so that one of them tells of all.
-        sample = self._folder / "objects" / "17"
-        if sample.exists() and sum(1 for _ in sample.iterdir()) * 256 > MANY_LOOSE:
+        if sum(1 for _ in self._folder.glob("objects/pack/*.idx")) >= MANY_PACKS:
             self._run("repack", "--geometric=2", "-d", "-l", "--quiet")
 
     def author(self, revision: str) -> str | None:
@@ -266,10 +265,8 @@ class Mirror:
 
     def _move_ref(self, revision: str) -> None:
         """Remember what we pushed; by hand, since a git process would cost as much as the rest of the edit."""
-        draft = self._folder / "pushed"
         try:
-            draft.write_text(f"{revision}\n")
-            draft.replace(self._ref_file)
+            self._ref_file.write_text(f"{revision}\n")
         except OSError:
             # The push is done, and that must be told; the next fetch brings the tip.
             self._fetched_at = float("-inf")
@@ -310,9 +307,6 @@ class Mirror:
 
     def _read(self, object_id: str) -> tuple[str, bytes]:
         return self._opened.read(object_id)
-
-    def _store(self, kind: bytes, content: bytes) -> str:
-        return self._opened.store(kind, content)
 
 
 def _claimed(folder: Path) -> int | None:

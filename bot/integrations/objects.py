@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from git import Git
 from git.db import GitCmdObjectDB
-from gitdb.base import IStream
-from gitdb.db import LooseObjectDB
-from gitdb.exc import ODBError
+from gitdb.base import OStream
+from gitdb.pack import PackEntity
 
 from bot.core.errors import Failed
 from bot.integrations.cleanroom import CleanRoom
@@ -33,6 +33,7 @@ class Objects:
         self._owner = owner
         self._known: dict[str, tuple[str, bytes]] = {}
         self._known_bytes = 0
+        self._new: dict[str, tuple[str, bytes]] = {}
         self._start()
 
     def close(self) -> None:
@@ -40,8 +41,8 @@ class Objects:
         self._git.clear_cache()
 
     def read(self, object_id: str) -> tuple[str, bytes]:
-        """An object's type and bytes."""
-        if (found := self.find(object_id)) is None:
+        """An object's type and bytes, also of one that is not saved yet."""
+        if (found := self._new.get(object_id) or self.find(object_id)) is None:
             raise Damaged(f"{object_id} is missing")
         return found
 
@@ -63,16 +64,34 @@ class Objects:
         except (ValueError, OSError) as error:
             raise Damaged(f"{object_id} cannot be read: {problem}") from error
 
-    def store(self, kind: bytes, content: bytes) -> str:
-        """Write an object here: the database's own `store` starts a git process for each."""
-        stream = IStream(kind, len(content), io.BytesIO(content))
-        try:
-            LooseObjectDB.store(self._objects, stream)
-        except (OSError, ODBError) as error:
-            raise Damaged(f"an object cannot be written: {error}") from error
-        object_id = str(stream.binsha.hex())
-        self._remember(object_id, kind.decode(), content)
+    def add(self, kind: str, content: bytes) -> str:
+        """Keep a new object in memory, until `save`; returns its id."""
+        object_id = _id(kind, content)
+        self._new[object_id] = (kind, content)
         return object_id
+
+    def save(self) -> None:
+        """Write what was added as one pack: a file for each object would cost more than the rest of an edit."""
+        if not self._new:
+            return
+        pack, index = io.BytesIO(), io.BytesIO()
+        streams = [
+            OStream(bytes.fromhex(object_id), kind.encode(), len(content), io.BytesIO(content))
+            for object_id, (kind, content) in self._new.items()
+        ]
+        PackEntity.write_pack(streams, pack.write, index.write, len(streams), zlib_compression=0)
+        place = self._folder / "objects" / "pack" / f"pack-{secrets.token_hex(20)}"
+        draft = place.with_suffix(".new")
+        try:
+            place.with_suffix(".pack").write_bytes(pack.getvalue())
+            draft.write_bytes(index.getvalue())
+            # A pack is seen as soon as its index is there.
+            draft.rename(place.with_suffix(".idx"))
+        except OSError as error:
+            raise Damaged(f"a pack cannot be written: {error.strerror}") from error
+        for object_id, (kind, content) in self._new.items():
+            self._remember(object_id, kind, content)
+        self._new.clear()
 
     def _start(self) -> None:
         self._git = Git(str(self._folder))
@@ -89,8 +108,7 @@ class Objects:
             raise Failed(f"A file of {self._owner} is larger than {MAX_BYTES // 1_000_000} MB.")
         kind = stream.type.decode()
         content: bytes = stream.read()
-        found = hashlib.sha1(f"{kind} {stream.size}\0".encode() + content, usedforsecurity=False)
-        if found.hexdigest() != object_id:
+        if _id(kind, content) != object_id:
             raise ValueError("its content has changed")
         self._remember(object_id, kind, content)
         return kind, content
@@ -103,6 +121,10 @@ class Objects:
         while self._known_bytes > REMEMBERED_BYTES:
             _, oldest = self._known.pop(next(iter(self._known)))
             self._known_bytes -= len(oldest)
+
+
+def _id(kind: str, content: bytes) -> str:
+    return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
 
 
 def entry(tree: bytes, name: str) -> tuple[bytes, int] | None:
