@@ -18,8 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _USERINFO = re.compile(r"//[^/@\s]+@")
+_BOILERPLATE = re.compile(
+    r"fatal: Could not read from remote repository|Please make sure you have|and the repository exists"
+)
+"""What git adds over SSH to every refusal: the words before it say why."""
 _SPEAKER = re.compile(r"^(?:remote|fatal|error):\s*(?:(?:fatal|error):\s*)?")
 _NOT_LET_IN = re.compile(r"Authentication failed|could not read Username|returned error: 401")
 _LONGEST = 600
@@ -88,8 +92,8 @@ class Output:
     @property
     def words(self) -> str:
         """What git or the server said, for people: their sentences in one line."""
-        said = [line.strip() for line in self.err.splitlines() if _SPEAKER.match(line)]
-        said = said or self.err.splitlines()[-1:]
+        lines = [line for line in self.err.splitlines() if line.strip() and not _BOILERPLATE.match(line)]
+        said = [line.strip() for line in lines if _SPEAKER.match(line)] or lines[-1:]
         lines = [_SPEAKER.sub("", line).strip() for line in said if "failed to push some refs" not in line]
         joined = "; ".join(line.rstrip(".") for line in lines if line)
         return joined[:_LONGEST] or f"git ended with code {self.code}"
@@ -217,7 +221,9 @@ class CleanRoom:
                 if isinstance(error, subprocess.TimeoutExpired):
                     raise TimedOut from error
                 raise
-        secrets = [secret for secret in (token, pair) if secret]
+        # Curl repeats the address of a proxy that it cannot read, password and all.
+        proxies = (value for name, value in self._proxies.items() if name != "no_proxy")
+        secrets = [secret for secret in (token, pair, *proxies) if secret]
         return Output(code=process.returncode, out=_without(secrets, out), err=_plain(_without(secrets, err)))
 
 
@@ -229,24 +235,29 @@ def _without(secrets: Sequence[str], said: bytes) -> str:
 
 
 def _plain(words: str) -> str:
-    """Words for people: no colours, no user names in addresses."""
-    return _CONTROL.sub("", _USERINFO.sub("//", words).replace("\r", "\n")).strip()
+    """Words for people: no colours, nothing that cannot be seen, no user names in addresses."""
+    words = _COLOUR.sub("", _USERINFO.sub("//", words)).replace("\r", "\n").replace("\t", " ")
+    return "".join(character for character in words if character.isprintable() or character == "\n").strip()
 
 
 def _ssh_command(credential: Credential) -> str:
     options = {
+        "IdentityFile": _quoted(credential.ssh_key) if credential.ssh_key else "none",
+        "IdentitiesOnly": "yes",
         "BatchMode": "yes",
         "ConnectTimeout": "10",
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "3",
         "StrictHostKeyChecking": "yes",
         "GlobalKnownHostsFile": os.devnull,
-        "UserKnownHostsFile": f'"{credential.known_hosts or os.devnull}"',
+        "UserKnownHostsFile": _quoted(credential.known_hosts or Path(os.devnull)),
     }
     command = ["ssh", "-F", os.devnull]
-    if credential.ssh_key:
-        command += ["-i", str(credential.ssh_key)]
-        options["IdentitiesOnly"] = "yes"
     for name, value in options.items():
         command += ["-o", f"{name}={value}"]
     return shlex.join(command)
+
+
+def _quoted(path: Path) -> str:
+    """A path as ssh's options take it: a blank would end it, and a percent sign begins a placeholder."""
+    return '"' + str(path).replace("%", "%%") + '"'

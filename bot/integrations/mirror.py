@@ -21,7 +21,7 @@ from bot.core.errors import Failed, Unavailable
 from bot.core.ports import Push
 from bot.integrations.cleanroom import CleanRoom, Output, TimedOut
 from bot.integrations.objects import Objects, entry, names
-from bot.integrations.verdicts import Damaged, check_race, silence, trouble
+from bot.integrations.verdicts import GIT_HOST, Damaged, NoBranch, check_race, silence, trouble
 
 MAX_PROCESSES = 32
 MANY_PACKS = 40
@@ -255,6 +255,9 @@ class Mirror:
             )
             if output.code:
                 error = trouble(output, self.repository)
+            if isinstance(error, NoBranch) and not self._lists_branches(folder):
+                # A page of a proxy looks to git like a repository without anything in it.
+                error = Unavailable(GIT_HOST, f"it shows no branch at all of {self.repository.name}.")
         except TimedOut:
             error = silence(timeout)
         if isinstance(error, Damaged):
@@ -262,6 +265,12 @@ class Mirror:
         self._fetched_at, self._fetch_error = started_at, error
         if error:
             raise error
+
+    def _lists_branches(self, folder: Path) -> bool:
+        listed = self._room.run(
+            "ls-remote", "--heads", self.repository.url, folder=folder, remote=True, holding=self._lock
+        )
+        return listed.code == 0 and bool(listed.out.strip())
 
     def _move_ref(self, revision: str) -> None:
         """Remember what we pushed; by hand, since a git process would cost as much as the rest of the edit."""

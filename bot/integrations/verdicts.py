@@ -17,7 +17,7 @@ _DAMAGE = re.compile(
 )
 _REFUSAL = re.compile(
     r"Authentication failed|could not read (?:Username|Password)|Permission denied \(|returned error: 40[13]"
-    r"|[Aa]ccess denied|denied to|not found|does not appear to be|Host key verification failed|not allowed"
+    r"|[Aa]ccess denied|denied to|not (?:be )?found|does not appear to be|Host key verification failed|not allowed"
 )
 _REDIRECT = re.compile(r"returned error: 30[12378]")
 _CONNECTION = re.compile(
@@ -39,6 +39,10 @@ class Damaged(Exception):
         self.unsure = unsure
 
 
+class NoBranch(Failed):
+    """The host answers, and says nothing of the branch."""
+
+
 def silence(seconds: float, *, maybe_done: bool = False) -> Unavailable:
     """The host took longer than we wait."""
     return Unavailable(GIT_HOST, f"it did not answer within {seconds:g} seconds.", maybe_done=maybe_done)
@@ -49,7 +53,7 @@ def trouble(output: Output, repository: Repository) -> Failed | Unavailable | Da
     words = output.words
     ours = "\n".join(line for line in output.err.splitlines() if not line.startswith("remote:"))
     if "couldn't find remote ref" in ours:
-        return Failed(f"The repository {repository.name} has no branch {repository.branch}.")
+        return NoBranch(f"The repository {repository.name} has no branch {repository.branch}.")
     if "mismatched algorithms" in ours:
         return Failed(f"{repository.name} names its commits by SHA-256, which I do not know; I need SHA-1.")
     if _DAMAGE.search(ours):

@@ -25,6 +25,8 @@ from bot.integrations.verdicts import GIT_HOST
 NO_EMAIL = "promote-bot@users.noreply.invalid"
 MOST_AT_ONCE = 100
 MAX_TRIES = 10
+LOCKED_TRIES = 3
+"""Tries after which a branch that is said to move, and does not, is believed to be stuck."""
 MAX_SECONDS = 60.0
 TURN = timedelta(seconds=15)
 PATIENCE = 2.0
@@ -158,11 +160,11 @@ class Batch:
         return [self._told[number] for number in range(len(self._edits))]
 
     def _push(self, mirror: Mirror, numbers: Sequence[int]) -> None:
-        ends_at = time.monotonic() + MAX_SECONDS
+        ends_at, is_moving = time.monotonic() + MAX_SECONDS, False
         for tries in range(MAX_TRIES):
             if tries:
                 self._pause(tries)
-            if time.monotonic() > ends_at:
+            if time.monotonic() > ends_at or (tries == LOCKED_TRIES and not is_moving):
                 break
             tip, chain = self._chain(mirror, numbers)
             if not chain:
@@ -177,13 +179,14 @@ class Batch:
                 self.pushed = chain[max(chain)]
                 return
             mirror.fetch(since=time.monotonic())
+            is_moving = is_moving or mirror.tip != tip
             if not mirror.contains(mirror.tip, tip):
                 self._tell_all(chain, self._rewound(mirror))
                 return
-        self._tell_all(
-            self._open(numbers),
-            Unavailable(GIT_HOST, "others push to the branch all the time; nothing was pushed yet."),
+        why = (
+            "others push to the branch all the time" if is_moving else "it says that others push, but none do"
         )
+        self._tell_all(self._open(numbers), Unavailable(GIT_HOST, f"{why}; nothing was pushed yet."))
 
     def _chain(self, mirror: Mirror, numbers: Sequence[int]) -> tuple[str, dict[int, str]]:
         """The commits, each on the one before it; an edit of which none can be made is settled here."""
