@@ -263,3 +263,40 @@ async def _after_garbage(folder: Path, where: str, body: bytes, *, is_git_s_type
             assert await repository.find(edit) is None
             assert await repository.commit(edit) == remote.tip
             assert commits(remote) == 3
+
+
+class ShortLived:
+    """Tokens that follow one another; only the last one is any good."""
+
+    def __init__(self, *tokens: str) -> None:
+        self.left = list(tokens)
+        self.handed_out = 0
+
+    def current(self) -> str:
+        self.handed_out += 1
+        return self.left[0]
+
+    def forget(self) -> None:
+        if len(self.left) > 1:
+            del self.left[0]
+
+
+async def test_a_token_that_has_run_out_is_renewed_once(cache: Path, target: Target, remote: Remote) -> None:
+    """The refused command is run again with a new token; where that one is refused too, it is told."""
+    tokens = ShortLived("gone", TOKEN)
+    repository = GitRepository(
+        cache=cache,
+        committer=BOT,
+        credentials={"gitops": Credential(username="bot", token=tokens)},
+        allow_local=frozenset({"gitops"}),
+        timeout=10,
+    )
+    async with aclosing(repository):
+        await repository.plan(target, "v15")
+        tokens.left = ["gone too", TOKEN]
+        assert await repository.commit(edit_of(target, remote.first)) == remote.tip
+        tokens.left, tokens.handed_out = ["gone for good"], 0
+        with pytest.raises(Failed, match="refuses us the repository gitops"):
+            await repository.plan(target, "v16")
+        assert tokens.handed_out == 2
+    assert TOKEN not in repr(Credential(token=tokens))
