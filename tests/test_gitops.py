@@ -8,12 +8,12 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from git_bench import is_quiet, processes
 from git_hosts import PATH, VALUES, HttpHost, Remote, http_host
 
 from bot.core.catalog import Target
@@ -475,26 +475,6 @@ def copies(cache: Path) -> list[Path]:
 
 def contents(cache: Path) -> bytes:
     return b"".join(found.read_bytes() for found in cache.rglob("*") if found.is_file())
-
-
-def processes(cache: Path) -> dict[int, str]:
-    """The command lines of all processes that git was started with from this cache, by their ids."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if str(cache).encode() in (entry / "environ").read_bytes():
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                found[int(entry.name)] = line
-    return found
-
-
-def is_quiet(cache: Path) -> bool:
-    """Is nothing but the reading process left, once the kernel has carried out what was ended?"""
-    ends_at = time.monotonic() + 2
-    while any("cat-file" not in line for line in processes(cache).values()):
-        if time.monotonic() > ends_at:
-            return False
-    return True
 
 
 @pytest.fixture
