@@ -286,6 +286,56 @@ async def test_an_approval_under_other_rules_is_refused(world: World) -> None:
 # --- what cannot be called off any more
 
 
+class LatePush(GitRepository):
+    """The first push arrives long after everybody gave up on it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.late: Edit | None = None
+
+    async def commit(self, edit: Edit) -> str:
+        """Say that nobody knows, the first time."""
+        if self.late is None:
+            self.late = edit
+            raise Unavailable("the git host", "it did not answer.", maybe_done=True)
+        return await super().commit(edit)
+
+    async def arrive(self) -> str:
+        """The first push reaches the branch."""
+        assert self.late is not None
+        return await super().commit(self.late)
+
+
+async def test_a_push_that_lands_late_is_never_denied(world: World) -> None:
+    """It lands after somebody has looked in vain: the story goes on with that very commit."""
+    id = await world.approved()
+    late = writer_of(world, LatePush)
+    engine = world.new_engine(values=late)
+    await world.advance(id, engine)
+    world.slack.down = True  # nobody can be asked, so it is not pushed again yet
+    await world.advance(id, engine)
+    world.slack.down = False
+    assert (await world.find(id)).phase is Phase.COMMITTING
+    revision = await late.arrive()
+    promotion = await world.rest(id, engine)
+    assert (promotion.phase, promotion.revision) == (Phase.LIVE, revision)
+    assert len(world.commits(id)) == 1
+    assert "nothing was committed" not in await world.thread(id)
+
+
+async def test_a_push_nobody_heard_of_is_made_again_at_once(world: World) -> None:
+    """The same commit goes out again within the two minutes in which the first may land, and there is one."""
+    id = await world.approved()
+    late = writer_of(world, LatePush)
+    engine = world.new_engine(values=late)
+    await world.advance(id, engine)
+    await world.advance(id, engine)
+    promotion = await world.find(id)
+    assert promotion.phase is Phase.COMMITTED
+    assert await late.arrive() == promotion.revision
+    assert len(world.commits(id)) == 1
+
+
 class SlowPush(GitRepository):
     """A push that is on its way until the test lets it arrive."""
 
@@ -310,7 +360,7 @@ async def test_a_commit_that_may_still_land_cannot_be_cancelled(world: World) ->
     world.slack.down = True  # so that nobody can be asked whether the approvals still count
     await world.advance(id)
     world.slack.down = False
-    assert (await world.find(id)).phase is Phase.APPROVED
+    assert (await world.find(id)).phase is Phase.COMMITTING
     for user in (DANA, AMY):
         with pytest.raises(Refused, match="too late to cancel"):
             await world.promoter.cancel(id, user=user)
@@ -328,6 +378,9 @@ async def test_a_commit_that_was_tried_cannot_be_cancelled_while_it_waits_again(
     for _ in range(2):
         await world.advance(id, failing)
     world.slack.user(AMY).kind = "guest"
+    await world.advance(id)
+    assert (await world.find(id)).phase is Phase.COMMITTING, "it may still land"
+    world.passes(121)
     await world.advance(id)
     promotion = await world.find(id)
     assert (promotion.phase, promotion.base is not None) == (Phase.REQUESTED, True)

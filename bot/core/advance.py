@@ -26,6 +26,9 @@ NOW = timedelta(0)
 AT_ONCE_AGAIN = timedelta(milliseconds=100)
 """After a conflict: soon, but never a loop that runs hot."""
 LONGEST_BACK_OFF = timedelta(seconds=30)
+LANDS_WITHIN = timedelta(minutes=2)
+"""How long a push that nobody has heard of may still be on its way: far above the time limit of a git command."""
+LOOK_AGAIN = timedelta(seconds=5)
 GIVE_UP_AFTER = 3
 LONGEST_NAME = 60
 UNCONFIGURED = timedelta(minutes=10)
@@ -197,10 +200,26 @@ class Engine:
         """`committing`, found by somebody who did not see how it ended: the remote knows."""
         if found := await self._find(promotion, target):
             return await self._committed(promotion, found)
+        if self.clock.now() < promotion.last.at + LANDS_WITHIN:
+            return await self._push_again(promotion, target)
         reopened = promotion.reopen(at=self.clock.now())
         await self._save(promotion, reopened)
         # At once: a card that goes to and fro between two phases would be looked at again every three seconds.
         return await self._write(reopened, target)
+
+    async def _push_again(self, promotion: Promotion, target: Target) -> timedelta:
+        """The push may still be on its way, so nobody may hear that nothing was committed.
+
+        The same commit once more is safe: as long as the branch has not moved it has the same id, and where it has
+        moved the first push is refused.
+        """
+        kept = await self._still_valid(promotion, target)
+        is_satisfied = target.policy.is_satisfied(
+            [approval.by.id for approval in kept], await self._members(target)
+        )
+        if self.sealer.doubt(promotion, target) or not is_satisfied:
+            return LOOK_AGAIN
+        return await self._push(promotion, target)
 
     async def _found_again(self, promotion: Promotion, revision: str) -> timedelta:
         committing = promotion.start_commit(at=self.clock.now(), base=promotion.base or revision)

@@ -46,6 +46,8 @@ class Branch:
                 return job(self._mirror)
             except Damaged as damage:
                 return self._anew(job, damage)
+            except FileNotFoundError:
+                return self._anew(job, Damaged("its folder is gone"))
         except OSError as error:
             raise Unavailable("the git cache", f"{error.strerror}.") from error
 

@@ -10,13 +10,17 @@ import base64
 import contextlib
 import os
 import re
+import selectors
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from bot.core.errors import Failed
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _USERINFO = re.compile(r"//[^/@\s]+@")
@@ -25,7 +29,14 @@ _BOILERPLATE = re.compile(
 )
 """What git adds over SSH to every refusal: the words before it say why."""
 _SPEAKER = re.compile(r"^(?:remote|fatal|error):\s*(?:(?:fatal|error):\s*)?")
-_NOT_LET_IN = re.compile(r"Authentication failed|could not read Username|returned error: 401")
+_NOT_LET_IN = re.compile(
+    r"^(?!remote:).*(?:Authentication failed|could not read Username|error: 401)", re.MULTILINE
+)
+_VERSION = re.compile(r"git version (\d+)\.(\d+)")
+OLDEST = (2, 34)
+"""Older ones do not take their configuration from the environment, or know no SSH signatures."""
+MOST_SAID = 65_536
+"""Bytes of complaints that are kept, the last ones: a server may talk without end."""
 _LONGEST = 600
 
 _VARIABLES = {
@@ -34,12 +45,16 @@ _VARIABLES = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_DEFAULT_HASH": "sha1",
+    "GIT_DEFAULT_REF_FORMAT": "files",
 }
 _CONFIG = {
     "safe.directory": "*",
     "core.hooksPath": os.devnull,
     "gc.auto": "0",
     "maintenance.auto": "false",
+    "fetch.unpackLimit": "1",  # what comes stays a pack, and packs are put together when there are many
     "credential.helper": "",
     "http.followRedirects": "false",  # git would carry the credential to wherever it is sent
     "protocol.allow": "never",
@@ -146,12 +161,23 @@ class CleanRoom:
         if ca_bundle:
             self._config["http.sslCAInfo"] = str(ca_bundle)
 
-    def environment(self, *, remote: bool = False, authorization: str | None = None) -> dict[str, str]:
-        """All that a command sees; proxies and the credential only where it talks to the remote."""
+    def require_version(self) -> None:
+        """Raise `Failed` where git is too old for the clean room to be clean."""
+        output = self.run("version", folder=self.home)
+        found = _VERSION.search(output.out)
+        if found is None or (int(found[1]), int(found[2])) < OLDEST:
+            said = output.out.strip() or output.words
+            raise Failed(f"git {OLDEST[0]}.{OLDEST[1]} or newer is needed; this is: {said}.")
+
+    def environment(
+        self, folder: Path, *, remote: bool = False, authorization: str | None = None
+    ) -> dict[str, str]:
+        """All that a command in `folder` sees; proxies and the credential only where it talks to the remote."""
         config = dict(self._config)
         if authorization:
             config[f"http.{self._url}.extraHeader"] = f"Authorization: Basic {authorization}"
-        variables = dict(self._base)
+        # Named outright: git would look for another repository above a damaged one.
+        variables = self._base | {"GIT_DIR": str(folder)}
         if remote:
             variables |= self._proxies | {"GIT_SSH_COMMAND": self._ssh, "GIT_SSH_VARIANT": "ssh"}
         variables["GIT_CONFIG_COUNT"] = str(len(config))
@@ -164,7 +190,7 @@ class CleanRoom:
         return subprocess.Popen(
             ["git", *arguments],
             cwd=folder,
-            env=self.environment(),
+            env=self.environment(folder),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -205,7 +231,7 @@ class CleanRoom:
         with subprocess.Popen(
             ["git", *arguments],
             cwd=folder,
-            env=self.environment(remote=remote, authorization=pair),
+            env=self.environment(folder, remote=remote, authorization=pair),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -213,18 +239,45 @@ class CleanRoom:
             pass_fds=() if holding is None else (holding,),
         ) as process:
             try:
-                out, err = process.communicate(timeout=timeout or self.timeout)
-            except BaseException as error:
+                out, err = _listen(process, timeout or self.timeout)
+            except BaseException:
                 # Git's own children are in its group.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                if isinstance(error, subprocess.TimeoutExpired):
-                    raise TimedOut from error
                 raise
         # Curl repeats the address of a proxy that it cannot read, password and all.
         proxies = (value for name, value in self._proxies.items() if name != "no_proxy")
         secrets = [secret for secret in (token, pair, *proxies) if secret]
         return Output(code=process.returncode, out=_without(secrets, out), err=_plain(_without(secrets, err)))
+
+
+def _listen(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bytes]:
+    """All of its output, and the end of its complaints; raises `TimedOut`."""
+    ends_at = time.monotonic() + timeout
+    said = {process.stdout: bytearray(), process.stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for stream in said:
+            selector.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]  # both are pipes
+        while selector.get_map():
+            for key, _ in selector.select(_left(ends_at)):
+                chunk = os.read(key.fd, MOST_SAID)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                said[key.fileobj] += chunk  # type: ignore[index]
+            if len(said[process.stderr]) > 2 * MOST_SAID:
+                del said[process.stderr][:-MOST_SAID]
+    try:
+        process.wait(_left(ends_at))
+    except subprocess.TimeoutExpired as error:
+        raise TimedOut from error
+    return bytes(said[process.stdout]), bytes(said[process.stderr])
+
+
+def _left(ends_at: float) -> float:
+    left = ends_at - time.monotonic()
+    if left <= 0:
+        raise TimedOut
+    return left
 
 
 def _without(secrets: Sequence[str], said: bytes) -> str:

@@ -133,7 +133,7 @@ class GitRepository:
             after = edition(before, target, image)
             old = only(after.images, target)
             changes = line_changes(before, after.content, path=target.path)
-            is_done = old == image if target.digests else old.version == version
+            is_done = not changes if target.digests else old.version == version
             return Plan(old_version=old.version, base=tip, changes=changes, is_done=is_done)
 
         return await self._on(target.repository, look)

@@ -30,6 +30,8 @@ FIRST_FETCH = 10
 """How many times longer the first fetch may take: it brings the whole history."""
 
 REVISION = re.compile(r"[0-9a-f]{40}")
+_FOLDERS = (b"40000", b"040000")
+"""A tree entry's mode; the second is how some old tools wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class Mirror:
         self._objects: Objects | None = None
         self._fetched_at = float("-inf")
         self._fetch_error: Exception | None = None
+        self._left_behind: str | None = None
 
     def open(self) -> None:
         """Claim a folder, and fill it where a predecessor has not."""
@@ -74,14 +77,20 @@ class Mirror:
 
     def rebuild(self) -> None:
         """Make the copy anew beside the old one, which is given up only then."""
-        draft = self._folder.with_name(self._folder.name + ".new")
         self._detach()
-        shutil.rmtree(draft, ignore_errors=True)
+        if not _is_held(self._folder, self._lock):
+            self.close()
+            self._claim()
+        draft, old = (self._folder.with_name(f"{self._folder.name}.{word}") for word in ("new", "old"))
+        for left_over in (draft, old):
+            shutil.rmtree(left_over, ignore_errors=True)
         draft.mkdir(mode=0o700)
         self._run("init", "--quiet", "--bare", "--template=", folder=draft)
         self._fetch(folder=draft, timeout=self._room.timeout * FIRST_FETCH)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder.exists():
+            self._folder.rename(old)
         draft.rename(self._folder)
+        shutil.rmtree(old, ignore_errors=True)
         self._attach()
 
     @property
@@ -102,6 +111,11 @@ class Mirror:
                 raise self._fetch_error
             return
         self._fetch(folder=self._folder, timeout=self._room.timeout)
+
+    def take_rewind(self) -> str | None:
+        """A revision that the branch has left behind since this was asked last: somebody rewound it."""
+        left_behind, self._left_behind = self._left_behind, None
+        return left_behind
 
     def blob(self, revision: str, path: str) -> bytes:
         """A file's bytes at a revision; raises `Failed` where it has none."""
@@ -176,11 +190,18 @@ class Mirror:
         if not found:
             return None
         revision, author, at = found.split("\0")
-        return Push(revision=revision, author=author, at=datetime.fromtimestamp(int(at), UTC))
+        try:
+            return Push(revision=revision, author=author, at=datetime.fromtimestamp(int(at), UTC))
+        except (ValueError, OverflowError, OSError):
+            return None  # a date that no calendar knows
 
     def tidy(self) -> None:
-        """Pack what has gathered; for an idle moment."""
-        if sum(1 for _ in self._folder.glob("objects/pack/*.idx")) >= MANY_PACKS:
+        """Put the packs together where there are many, and clear up what was broken off; for an idle moment."""
+        packs = self._folder / "objects" / "pack"
+        unfinished = {pack for pack in packs.glob("*.pack") if not pack.with_suffix(".idx").exists()}
+        for left_over in {*unfinished, *packs.glob("tmp_*"), *packs.glob("*.new")}:
+            left_over.unlink(missing_ok=True)
+        if sum(1 for _ in packs.glob("*.idx")) >= MANY_PACKS:
             self._run("repack", "--geometric=2", "-d", "-l", "--quiet")
 
     def author(self, revision: str) -> str | None:
@@ -207,9 +228,10 @@ class Mirror:
     def _claim(self) -> None:
         """Take the first folder that nobody holds; the kernel gives a dead process's folder back."""
         repository = self.repository
+        self._room.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._room.require_version()
         slug = re.sub(r"[^A-Za-z0-9]+", "-", repository.name).strip("-")
         address = hashlib.sha256(f"{repository.url}\n{repository.branch}".encode()).hexdigest()[:12]
-        self._room.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         for number in range(MAX_PROCESSES):
             folder = self._cache / f"{slug}-{address}.{number}"
             if (lock := _claimed(folder)) is not None:
@@ -245,6 +267,7 @@ class Mirror:
 
     def _fetch(self, *, folder: Path, timeout: float) -> None:
         started_at, self._fetched_at = time.monotonic(), float("-inf")
+        before = self._known_tip() if folder == self._folder else ""
         # The copy follows the branch wherever it goes, also back.
         refspec = f"+{self._ref}:{self._ref}"
         arguments = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", self.repository.url, refspec)
@@ -262,9 +285,17 @@ class Mirror:
             error = silence(timeout)
         if isinstance(error, Damaged):
             raise error
+        if before and not error and self.tip != before and self.knows(before):
+            self._left_behind = self._left_behind if self.contains(self.tip, before) else before
         self._fetched_at, self._fetch_error = started_at, error
         if error:
             raise error
+
+    def _known_tip(self) -> str:
+        try:
+            return self.tip
+        except Damaged:
+            return ""
 
     def _lists_branches(self, folder: Path) -> bool:
         listed = self._room.run(
@@ -297,7 +328,7 @@ class Mirror:
 
     def _require(self, mode: bytes, object_id: str, *, path: str, is_file: bool) -> None:
         """Refuse what is no plain file, or no folder on the way to one."""
-        if mode.startswith(b"100") if is_file else mode == b"40000":
+        if mode.startswith(b"100") if is_file else mode in _FOLDERS:
             return
         where = f"{path} in {self.repository.name}"
         if mode == b"120000":
@@ -305,7 +336,7 @@ class Mirror:
             raise Failed(f"{where} is a symbolic link to {link}. Please name the file itself.")
         if mode == b"160000":
             raise Failed(f"{where} is a submodule: its files are in a repository of their own.")
-        is_what = "a folder, not a file" if is_file else "a file, not a folder"
+        is_what = "a folder, not a file" if mode in _FOLDERS else "a file, not a folder"
         raise Failed(f"{where} is {is_what}. Please name the values file.")
 
     def _no_file(self, path: str, part: str, tree: bytes) -> Failed:
@@ -318,12 +349,24 @@ class Mirror:
         return self._opened.read(object_id)
 
 
+def _is_held(folder: Path, lock: int | None) -> bool:
+    """Is the lock still the one of this folder, or was it deleted with everything else?"""
+    try:
+        return lock is not None and os.fstat(lock).st_ino == _lock_file(folder).stat().st_ino
+    except OSError:
+        return False
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".lock")
+
+
 def _claimed(folder: Path) -> int | None:
     """The lock of a folder that is ours now; None where somebody works in it, or where it belongs to another user."""
     try:
         if folder.exists() and folder.stat().st_uid != os.geteuid():
             return None
-        lock = os.open(folder.with_name(folder.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
     except PermissionError:
         return None
     try:

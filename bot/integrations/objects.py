@@ -81,13 +81,15 @@ class Objects:
         ]
         PackEntity.write_pack(streams, pack.write, index.write, len(streams), zlib_compression=0)
         place = self._folder / "objects" / "pack" / f"pack-{secrets.token_hex(20)}"
-        draft = place.with_suffix(".new")
+        written, draft = place.with_suffix(".pack"), place.with_suffix(".new")
         try:
-            place.with_suffix(".pack").write_bytes(pack.getvalue())
+            written.write_bytes(pack.getvalue())
             draft.write_bytes(index.getvalue())
             # A pack is seen as soon as its index is there.
             draft.rename(place.with_suffix(".idx"))
         except OSError as error:
+            written.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
             raise Damaged(f"a pack cannot be written: {error.strerror}") from error
         for object_id, (kind, content) in self._new.items():
             self._remember(object_id, kind, content)

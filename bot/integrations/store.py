@@ -169,7 +169,7 @@ class RedisStore:
         said: Any = await self._ask(
             lambda: self._take_turn(keys=_turn(branch), args=[by, _milliseconds(lease)]), writes=True
         )
-        return said[0] == "OURS", said[1] or None
+        return said[0] == "OURS", str(said[1]) or None
 
     async def end_turn(self, branch: str, *, by: str, revision: str | None) -> None:
         """Give the branch to the next one; `revision` is where it stands now, None where nothing was pushed."""

@@ -24,11 +24,20 @@ _CONNECTION = re.compile(
     r"Could not resolve|unable to access|[Cc]onnection|timed out|hung up|early EOF|RPC failed|unexpected disconnect"
     r"|Could not read from remote|too slow|[Bb]roken pipe|unreachable|No route|ssh:|kex_exchange|SSL|TLS|curl"
 )
-_NOT_REACHED = re.compile(r"unable to access|ssh: connect")
+_BUSY = re.compile(r"rate limit|too many requests|returned error: 429", re.IGNORECASE)
+_NEVER_SENT = re.compile(
+    r"^(?:ssh: connect|ssh: Could not resolve|fatal: (?:unable to access|Authentication failed|could not read "
+    r"|repository .* not found|.* does not appear to be|unable to look up|unable to connect))",
+    re.MULTILINE | re.IGNORECASE,
+)
+"""Git says so while it still asks where the branch stands, before it sends anything."""
 _RACE = re.compile(
     r"non-fast-forward|fetch first|cannot lock ref|incorrect old value|stale info|failed to update ref"
+    r"|lock failure|failed to lock|already been updated"
 )
 _SERVER_TROUBLE = re.compile(r"unpacker error|failed to report|[Ii]nternal")
+_TROUBLED_WORDS = re.compile(r"internal (?:server error|api)|error in commit_refs|rate limit", re.IGNORECASE)
+"""What hosts say through a hook when they themselves are in trouble."""
 
 
 class Damaged(Exception):
@@ -37,6 +46,10 @@ class Damaged(Exception):
     def __init__(self, words: str, *, unsure: bool = False) -> None:
         super().__init__(words)
         self.unsure = unsure
+
+
+class Declined(Failed):
+    """The host took the push and said no to it: its hooks, or a rule for the branch."""
 
 
 class NoBranch(Failed):
@@ -61,6 +74,8 @@ def trouble(output: Output, repository: Repository) -> Failed | Unavailable | Da
     if _REDIRECT.search(ours):
         moved = f"if {repository.name} has moved, put its new address into promote.yaml"
         return Unavailable(GIT_HOST, f"it sends us on to another address, where no token may go; {moved}.")
+    if _BUSY.search(output.err):
+        return Unavailable(GIT_HOST, f"{words}.")
     if _REFUSAL.search(output.err):
         return Failed(f"The git host refuses us the repository {repository.name}: {words}.")
     if _CONNECTION.search(ours):
@@ -73,16 +88,17 @@ def check_race(output: Output, repository: Repository) -> None:
     problem = trouble(output, repository)
     line = next((line for line in output.out.splitlines() if line.startswith("!")), None)
     if line is None:
+        if _NEVER_SENT.search(output.err):
+            raise problem
+        # What a hook says proves nothing: the branch may have moved before the line was cut.
         if isinstance(problem, Damaged):
             raise Damaged(str(problem), unsure=True)
-        if isinstance(problem, Unavailable):
-            problem.maybe_done = not _NOT_REACHED.search(output.err)
-        raise problem
+        raise Unavailable(GIT_HOST, getattr(problem, "detail", f"{output.words}."), maybe_done=True)
     found = _REASON.search(line)
     reason = found[1] if found else line
     if _RACE.search(reason):
         return
-    if _SERVER_TROUBLE.search(reason):
+    if _SERVER_TROUBLE.search(reason) or _TROUBLED_WORDS.search(output.server_words):
         raise Unavailable(GIT_HOST, f"{output.server_words or reason}.", maybe_done=True)
     words = f"{output.server_words} ({reason})" if output.server_words else reason
-    raise Failed(f"The git host refused the push to {repository.branch}: {words}.")
+    raise Declined(f"The git host refused the push to {repository.branch}: {words}.")

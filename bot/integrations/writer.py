@@ -20,7 +20,7 @@ from bot.core.ports import Author, Edit
 from bot.integrations.branch import Branch, shutting_down
 from bot.integrations.mirror import Mirror
 from bot.integrations.target_file import edition
-from bot.integrations.verdicts import GIT_HOST
+from bot.integrations.verdicts import GIT_HOST, Damaged, Declined
 
 NO_EMAIL = "promote-bot@users.noreply.invalid"
 MOST_AT_ONCE = 100
@@ -82,23 +82,35 @@ class Writer:
         """Wait for the push that is under way; what only waits is told that the bot is shutting down."""
         self._branch.closing.set()
         if self._work is not None:
-            await self._work
+            await asyncio.shield(self._work)
 
     async def _write(self) -> None:
-        while self._waiting:
-            left_by_others = await self._take_turn()
-            edits, outcomes = self._take()
-            batch = Batch(edits, hand=self._hand, rest=self._branch.closing.wait)
-            told: Sequence[str | Exception]
-            try:
-                told = await self._branch.run(functools.partial(batch.write, left_by_others=left_by_others))
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear it
-                told = [error] * len(edits)
-            for outcome, each in zip(outcomes, told, strict=True):
-                _tell(outcome, each)
-            await self._end_turn(batch.pushed)
+        try:
+            while self._waiting:
+                left_by_others = await self._take_turn()
+                batch, outcomes = self._take()
+                await self._push(batch, outcomes, left_by_others)
+                await self._end_turn(batch.pushed)
+        finally:
+            # Nobody may wait for ever, whatever ended this.
+            for _, outcome in self._waiting:
+                _tell(outcome, shutting_down())
 
-    def _take(self) -> tuple[list[Edit], list[asyncio.Future[str]]]:
+    async def _push(
+        self, batch: Batch, outcomes: Sequence[asyncio.Future[str]], left_by_others: str | None
+    ) -> None:
+        why: BaseException = shutting_down()
+        try:
+            await self._branch.run(functools.partial(batch.write, left_by_others=left_by_others))
+        except BaseException as error:
+            why = error if isinstance(error, Exception) else why
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for number, outcome in enumerate(outcomes):
+                _tell(outcome, batch.told.get(number, why))
+
+    def _take(self) -> tuple[Batch, list[asyncio.Future[str]]]:
         """Those that wait, one for each target: what follows it is judged by what became of it."""
         taken: list[tuple[Edit, asyncio.Future[str]]] = []
         left: list[tuple[Edit, asyncio.Future[str]]] = []
@@ -112,7 +124,8 @@ class Writer:
                 targets.add(edit.target.name)
                 taken.append((edit, outcome))
         self._waiting = left
-        return [edit for edit, _ in taken], [outcome for _, outcome in taken]
+        batch = Batch([edit for edit, _ in taken], hand=self._hand, rest=self._branch.closing.wait)
+        return batch, [outcome for _, outcome in taken]
 
     async def _take_turn(self) -> str | None:
         """Wait for our turn, within reason; returns what the last one left behind."""
@@ -144,20 +157,21 @@ class Batch:
     def __init__(self, edits: Sequence[Edit], *, hand: Hand, rest: Callable[[float], bool]) -> None:
         self.pushed: str | None = None
         """Where our last push left the branch."""
+        self.told: dict[int, str | Exception] = {}
+        """What became of each edit so far, by its number: its revision, or why it has none."""
         self._edits = edits
         self._hand = hand
         self._rest = rest
-        self._told: dict[int, str | PromoteError] = {}
         self._began_at = time.monotonic()
         self._runs = 0
 
-    def write(self, mirror: Mirror, left_by_others: str | None = None) -> list[str | PromoteError]:
-        """What became of each edit: its revision, or why it has none. May be called again on a new copy."""
-        self._told, self._runs = {}, self._runs + 1
+    def write(self, mirror: Mirror, left_by_others: str | None = None) -> None:
+        """Make and push the commits, and tell of each; may be called again on a new copy."""
+        self.told = {number: told for number, told in self.told.items() if isinstance(told, str)}
+        self._runs += 1
         if left_by_others and not mirror.knows(left_by_others):
             mirror.fetch(since=time.monotonic())
         self._push(mirror, range(len(self._edits)))
-        return [self._told[number] for number in range(len(self._edits))]
 
     def _push(self, mirror: Mirror, numbers: Sequence[int]) -> None:
         ends_at, is_moving = time.monotonic() + MAX_SECONDS, False
@@ -167,36 +181,37 @@ class Batch:
             if time.monotonic() > ends_at or (tries == LOCKED_TRIES and not is_moving):
                 break
             tip, chain = self._chain(mirror, numbers)
-            if not chain:
+            if mirror.take_rewind():
+                self._tell(self._open(numbers), _rewound(mirror))
+            if not self._open(numbers):
                 return
             try:
                 is_done = mirror.push(tip=tip, revision=chain[max(chain)])
-            except Failed as refusal:
+            except Declined as refusal:
                 self._part(mirror, list(chain), refusal)
                 return
             if is_done:
-                self._told |= chain
+                self.told |= chain
                 self.pushed = chain[max(chain)]
                 return
             mirror.fetch(since=time.monotonic())
             is_moving = is_moving or mirror.tip != tip
-            if not mirror.contains(mirror.tip, tip):
-                self._tell_all(chain, self._rewound(mirror))
-                return
         why = (
             "others push to the branch all the time" if is_moving else "it says that others push, but none do"
         )
-        self._tell_all(self._open(numbers), Unavailable(GIT_HOST, f"{why}; nothing was pushed yet."))
+        self._tell(self._open(numbers), Unavailable(GIT_HOST, f"{why}; nothing was pushed yet."))
 
     def _chain(self, mirror: Mirror, numbers: Sequence[int]) -> tuple[str, dict[int, str]]:
         """The commits, each on the one before it; an edit of which none can be made is settled here."""
         tip = parent = mirror.tip
         chain: dict[int, str] = {}
-        doubts: dict[int, PromoteError] = {}
+        doubts: dict[int, Exception] = {}
         for number in self._open(numbers):
             try:
                 parent = chain[number] = build(mirror, self._edits[number], parent=parent, hand=self._hand)
-            except (Stale, Failed) as doubt:
+            except (Damaged, OSError):
+                raise
+            except Exception as doubt:  # noqa: BLE001 - also a bug that one edit meets is no other's trouble
                 doubts[number] = doubt
         if doubts:
             # An old copy proves nothing, and our own push may have got through although nobody told us.
@@ -204,36 +219,38 @@ class Batch:
             if mirror.tip != tip:
                 return self._chain(mirror, numbers)
         for number, why in doubts.items():
-            self._told[number] = find(mirror, self._edits[number], committer=self._hand.committer) or why
+            self.told[number] = find(mirror, self._edits[number], committer=self._hand.committer) or why
         return tip, chain
 
-    def _part(self, mirror: Mirror, numbers: Sequence[int], refusal: Failed) -> None:
-        """The host refused the push: it may mind one commit only, so each goes alone."""
+    def _part(self, mirror: Mirror, numbers: Sequence[int], refusal: Declined) -> None:
+        """The host said no to the push: it may mind one commit only, so each half goes alone."""
         if len(numbers) > 1:
-            for number in numbers:
-                self._push(mirror, [number])
+            middle = len(numbers) // 2
+            for half in (numbers[:middle], numbers[middle:]):
+                self._push(mirror, half)
         elif self._runs == 1:
-            self._told[numbers[0]] = refusal
+            self._tell(numbers, refusal)
         else:
             # The copy was damaged during a push: what became of that one, only the remote knows.
-            self._told[numbers[0]] = Unavailable(GIT_HOST, str(refusal), maybe_done=True)
+            self._tell(numbers, Unavailable(GIT_HOST, str(refusal), maybe_done=True))
 
     def _open(self, numbers: Sequence[int]) -> list[int]:
-        return [number for number in numbers if number not in self._told]
+        return [number for number in numbers if number not in self.told]
 
-    def _tell_all(self, numbers: Sequence[int] | dict[int, str], why: PromoteError) -> None:
-        self._told |= dict.fromkeys(numbers, why)
-
-    def _rewound(self, mirror: Mirror) -> Failed:
-        return Failed(
-            f"The branch {mirror.repository.branch} was rewound; nothing was pushed. "
-            "Please look at its history, and ask for the promotion again."
-        )
+    def _tell(self, numbers: Sequence[int], why: PromoteError) -> None:
+        self.told |= dict.fromkeys(numbers, why)
 
     def _pause(self, tries: int) -> None:
         """A short wait of random length, so that two writers do not meet again and again."""
         if self._rest(secrets.randbelow(min(2000, 25 << tries)) / 1000):
             raise shutting_down()
+
+
+def _rewound(mirror: Mirror) -> Failed:
+    return Failed(
+        f"The branch {mirror.repository.branch} was rewound; nothing was pushed. "
+        "Please look at its history, and ask for the promotion again."
+    )
 
 
 def build(mirror: Mirror, edit: Edit, *, parent: str, hand: Hand) -> str:
@@ -279,8 +296,8 @@ def identity(author: Author) -> tuple[str, str]:
     return name or "unknown", email or NO_EMAIL
 
 
-def _tell(outcome: asyncio.Future[str], told: str | Exception) -> None:
-    if outcome.cancelled():
+def _tell(outcome: asyncio.Future[str], told: str | BaseException) -> None:
+    if outcome.done():
         return
     if isinstance(told, str):
         outcome.set_result(told)
