@@ -99,7 +99,8 @@ class Outside:
 def sealer(settings: Settings) -> Sealer:
     """The maker of seals; raises `SettingsError` where its key is missing or too short."""
     try:
-        return Sealer(settings.require("PROMOTE_SECRET", "approvals are sealed with it."))
+        secret = settings.require("PROMOTE_SECRET", "approvals are sealed with it.")
+        return Sealer(secret, old=settings.get("PROMOTE_SECRET_OLD"))
     except ValueError as error:
         raise SettingsError(str(error)) from error
 

@@ -54,10 +54,18 @@ class Worker:
                 await renewing
 
     async def stop(self, timeout: float = 10.0) -> None:
-        """Take no new work, and wait up to `timeout` seconds for what runs; the lease heals the rest."""
+        """Take no new work, wait up to `timeout` seconds for what runs, and give the rest back at once."""
         self._stopping.set()
         if self._running:
             await asyncio.wait(self._running.values(), timeout=timeout)
+        left = dict(self._running)
+        for task in left.values():
+            task.cancel()
+        await asyncio.gather(*left.values(), return_exceptions=True)
+        for id in left:
+            # Of no edition: another worker finds it due now, and does not wait for our lease.
+            with contextlib.suppress(Unavailable):
+                await self.queue.rest(id, edition=0, after=None)
 
     async def _turn(self) -> None:
         room = SIDE_BY_SIDE - len(self._running)

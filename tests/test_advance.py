@@ -240,8 +240,8 @@ async def test_a_values_file_that_cannot_be_edited_fails(world: World) -> None:
 # --- Redis holds state, not authority
 
 
-async def test_a_forged_approval_is_not_committed(world: World) -> None:
-    """Whoever writes an approval to Redis without the key makes the promotion stale, not committed."""
+async def test_a_forged_approval_is_not_committed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever writes an approval to Redis without the key makes the promotion stale, and rings the alarm."""
     id = await world.request()
     before = await world.find(id)
     forged = Approval(by=AMY_SIGNS, at=world.clock.now(), content_hash=before.content_hash, seal="0" * 64)
@@ -249,6 +249,7 @@ async def test_a_forged_approval_is_not_committed(world: World) -> None:
     promotion = await world.rest(id)
     assert (promotion.phase, world.commits(id)) == (Phase.STALE, [])
     assert "changed by somebody else than this bot" in (promotion.ending or "")
+    assert [record.levelname for record in caplog.records if id in record.getMessage()] == ["ERROR"]
 
 
 async def test_an_approval_of_another_promotion_is_not_committed(world: World) -> None:

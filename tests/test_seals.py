@@ -119,3 +119,31 @@ def test_a_short_secret_is_refused(secret: str) -> None:
     with pytest.raises(ValueError, match="at least 16 characters"):
         Sealer(secret)
     Sealer("x" * 16)
+
+
+def test_what_the_old_secret_sealed_still_counts() -> None:
+    """While the secret changes, promotions under way go on; what is sealed now needs no old secret."""
+    promotion, given = sealed()
+    changed = Sealer("the secret from today on", old="a secret of the tests")
+    assert changed.request_is_genuine(promotion)
+    assert changed.approval_is_genuine(promotion, given)
+    words = {"id": promotion.id, "content_hash": promotion.content_hash, "by": BEN, "at": NOON}
+    seal = changed.seal(decision=Decision.APPROVE, **words)
+    assert seal == Sealer("the secret from today on").seal(decision=Decision.APPROVE, **words)
+
+
+def test_a_secret_that_is_gone_seals_nothing() -> None:
+    """Once the old secret is taken away, what it sealed is worth nothing."""
+    promotion, given = sealed()
+    changed = Sealer("the secret from today on")
+    assert not changed.request_is_genuine(promotion)
+    assert not changed.approval_is_genuine(promotion, given)
+
+
+@pytest.mark.parametrize(
+    ("secret", "old", "name"), [("short", None, "SECRET "), ("x" * 16, "", "SECRET_OLD ")]
+)
+def test_a_secret_that_can_be_guessed_is_refused(secret: str, old: str | None, name: str) -> None:
+    """Also the old one: it is checked with as well."""
+    with pytest.raises(ValueError, match=name):
+        Sealer(secret, old=old)

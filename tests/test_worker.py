@@ -265,6 +265,17 @@ class SlowClaims(RedisStore):
         return found
 
 
+async def test_what_is_left_at_the_end_is_given_back_at_once(world: World) -> None:
+    """Another worker takes it without waiting for the lease of the one that ended."""
+    announcer = SlowAnnouncer(world.client)
+    async with working(world, announcer=announcer, lease=timedelta(hours=1)) as worker:
+        id = await world.request()
+        await wait_until(lambda: announcer.waiting, "the card is being posted")
+        await worker.stop(0.1)
+    assert announcer.waiting == 0
+    assert await world.store.claim(limit=10, lease=SHORT) == (id,)
+
+
 async def test_what_is_claimed_while_it_stops_is_left_to_the_next(world: World) -> None:
     """No work is begun that nobody waits for; it is due again at once, not after the lease."""
     store = SlowClaims(world.redis_url)

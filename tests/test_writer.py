@@ -17,7 +17,7 @@ from bot.core.catalog import Target
 from bot.core.errors import Failed, Stale, Unavailable
 from bot.core.ports import Author, Edit
 from bot.core.promotion import PromotionId
-from bot.integrations import mirror, writer
+from bot.integrations import gitops, mirror, writer
 from bot.integrations.gitops import GitRepository
 from bot.integrations.signing import CommitSigner
 from bot.integrations.store import RedisStore, connect
@@ -212,6 +212,28 @@ async def test_what_waits_at_the_end_is_told_so(
     assert await under_way == remote.tip
     with pytest.raises(Unavailable, match="shutting down"):
         await waiting
+
+
+async def test_a_push_without_an_end_does_not_hold_up_the_end(
+    writers: list[GitRepository],
+    tmp_path: Path,
+    remote: Remote,
+    host: HttpHost,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a while it is broken off, and whoever waits for it hears that only the remote knows."""
+    monkeypatch.setattr(gitops, "CLOSE_WITHIN", 0.2)
+    repository = open_writer(writers, tmp_path)
+    edit = edit_of(target_of(remote, APPS[0], host.url()))
+    await repository.plan(edit.target, "v15")
+    host.silent_on = "receive-pack"
+    pushing = asyncio.ensure_future(repository.commit(edit))
+    await asyncio.to_thread(host.reached.wait, 5)
+    async with asyncio.timeout(5):
+        await repository.aclose()
+    with pytest.raises(Unavailable) as error:
+        await pushing
+    assert error.value.maybe_done
 
 
 async def test_a_change_that_changes_nothing_is_refused(repository: GitRepository, remote: Remote) -> None:

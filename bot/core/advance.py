@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,7 +21,9 @@ from bot.core.following import Following
 from bot.core.ports import Author, Change, Clock, Directory, Edit, Plan, Store, ValuesRepository
 from bot.core.promotion import Approval, Phase, Promotion
 from bot.core.rollout import Look
-from bot.core.seals import Sealer
+from bot.core.seals import FORGED, Sealer
+
+log = logging.getLogger(__name__)
 
 NOW = timedelta(0)
 AT_ONCE_AGAIN = timedelta(milliseconds=100)
@@ -162,6 +165,8 @@ class Engine:
             why = f"it could not be written within {minutes} minutes of its approval; nothing was committed"
             return await self._save(promotion, promotion.expire(at=now, why=why))
         if doubt := self.sealer.doubt(promotion, target):
+            if doubt == FORGED:
+                log.error("forged record: %s says what nobody decided", promotion.id)
             why = f"{doubt}; nothing was committed"
             return await self._save(promotion, promotion.outdate(at=now, why=why))
         if newer := await self._newer(promotion, target):

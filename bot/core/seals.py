@@ -13,22 +13,25 @@ from datetime import datetime
 from bot.core.catalog import Target
 from bot.core.promotion import Approval, Decision, Promotion, Signer
 
+FORGED = "its record was changed by somebody else than this bot"
+
 
 class Sealer:
-    """Makes and checks seals with `PROMOTE_SECRET`."""
+    """Makes seals with `PROMOTE_SECRET`, and checks them with it or with the one before it."""
 
-    def __init__(self, secret: str) -> None:
-        """`secret` is any text of at least 16 characters; raises `ValueError` for a shorter one."""
-        if len(secret) < 16:  # a guessable key would make the seals decoration
-            raise ValueError("PROMOTE_SECRET must have at least 16 characters.")
-        self._key = secret.encode()
+    def __init__(self, secret: str, *, old: str | None = None) -> None:
+        """Each is any text of at least 16 characters; raises `ValueError` for a shorter one.
+
+        `old` is what the secret was until now: what it sealed still counts, and nothing new is sealed with it.
+        """
+        for name, key in (("PROMOTE_SECRET", secret), ("PROMOTE_SECRET_OLD", old)):
+            if key is not None and len(key) < 16:  # a guessable key would make the seals decoration
+                raise ValueError(f"{name} must have at least 16 characters.")
+        self._keys = [key.encode() for key in (secret, old) if key is not None]
 
     def seal(self, *, id: str, content_hash: str, by: Signer, decision: Decision, at: datetime) -> str:
         """The seal of one decision, 64 hexadecimal digits."""
-        words = (id, content_hash, by.id, by.team, decision.value, at.isoformat())
-        # Length before each word, so that no two lists of words give the same bytes.
-        message = "".join(f"{len(word)}:{word}" for word in words)
-        return hmac.new(self._key, message.encode(), "sha256").hexdigest()
+        return _sealed(self._keys[0], _message(id, content_hash, by, decision, at))
 
     def doubt(self, promotion: Promotion, target: Target) -> str:
         """Why the record cannot be trusted as it stands, as the end of a sentence; empty where it can."""
@@ -43,29 +46,36 @@ class Sealer:
         sealed = self.request_is_genuine(promotion) and all(
             self.approval_is_genuine(promotion, approval) for approval in promotion.approvals
         )
-        return "" if sealed else "its record was changed by somebody else than this bot"
+        return "" if sealed else FORGED
 
     def request_is_genuine(self, promotion: Promotion) -> bool:
         """Did the bot itself record this request, with this content and this requester?"""
-        expected = self.seal(
-            id=promotion.id,
-            content_hash=promotion.content_hash,
-            by=promotion.requested_by,
-            decision=Decision.REQUEST,
-            at=promotion.requested_at,
+        words = _message(
+            promotion.id,
+            promotion.content_hash,
+            promotion.requested_by,
+            Decision.REQUEST,
+            promotion.requested_at,
         )
-        return _equal(expected, promotion.request_seal)
+        return self._is_ours(promotion.request_seal, words)
 
     def approval_is_genuine(self, promotion: Promotion, approval: Approval) -> bool:
         """Did the bot itself record this approval, for this promotion and this content?"""
-        expected = self.seal(
-            id=promotion.id,
-            content_hash=promotion.content_hash,
-            by=approval.by,
-            decision=Decision.APPROVE,
-            at=approval.at,
-        )
-        return approval.content_hash == promotion.content_hash and _equal(expected, approval.seal)
+        words = _message(promotion.id, promotion.content_hash, approval.by, Decision.APPROVE, approval.at)
+        return approval.content_hash == promotion.content_hash and self._is_ours(approval.seal, words)
+
+    def _is_ours(self, seal: str, message: bytes) -> bool:
+        return any(_equal(_sealed(key, message), seal) for key in self._keys)
+
+
+def _message(id: str, content_hash: str, by: Signer, decision: Decision, at: datetime) -> bytes:
+    words = (id, content_hash, by.id, by.team, decision.value, at.isoformat())
+    # Length before each word, so that no two lists of words give the same bytes.
+    return "".join(f"{len(word)}:{word}" for word in words).encode()
+
+
+def _sealed(key: bytes, message: bytes) -> str:
+    return hmac.new(key, message, "sha256").hexdigest()
 
 
 def _equal(expected: str, found: str) -> bool:

@@ -30,6 +30,11 @@ class Branch:
             raise shutting_down()
         return await asyncio.wrap_future(self._thread.submit(self._attempt, job))
 
+    def close_soon(self, seconds: float) -> None:
+        """Take nothing new; what runs has so many seconds more."""
+        self.closing.set()
+        self._mirror.end_within(seconds)
+
     async def aclose(self) -> None:
         """End the thread after what it does now."""
         self.closing.set()

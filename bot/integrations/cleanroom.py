@@ -148,6 +148,7 @@ class CleanRoom:
         self.timeout = timeout
         self._proxies = dict(proxies)
         self._url = url
+        self._ends_at = float("inf")
         self._credential = credential or Credential()
         self._ssh = _ssh_command(self._credential)
         self._base = _VARIABLES | {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home)}
@@ -184,6 +185,10 @@ class CleanRoom:
         for number, (key, value) in enumerate(config.items()):
             variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
         return variables
+
+    def end_within(self, seconds: float) -> None:
+        """From now on commands have so many seconds together; called from another thread, at the end."""
+        self._ends_at = time.monotonic() + seconds
 
     def start(self, *arguments: str, folder: Path) -> subprocess.Popen[bytes]:
         """Start a command of our own copy that is spoken to through its pipes; the caller ends it."""
@@ -239,7 +244,7 @@ class CleanRoom:
             pass_fds=() if holding is None else (holding,),
         ) as process:
             try:
-                out, err = _listen(process, timeout or self.timeout)
+                out, err = self._listen(process, timeout or self.timeout)
             except BaseException:
                 # Git's own children are in its group.
                 with contextlib.suppress(ProcessLookupError):
@@ -250,34 +255,32 @@ class CleanRoom:
         secrets = [secret for secret in (token, pair, *proxies) if secret]
         return Output(code=process.returncode, out=_without(secrets, out), err=_plain(_without(secrets, err)))
 
+    def _listen(self, process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bytes]:
+        """All of its output, and the end of its complaints; raises `TimedOut`."""
+        ends_at = time.monotonic() + timeout
+        said = {process.stdout: bytearray(), process.stderr: bytearray()}
+        with selectors.DefaultSelector() as selector:
+            for stream in said:
+                selector.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]  # both are pipes
+            while selector.get_map():
+                for key, _ in selector.select(self._patience(ends_at)):
+                    chunk = os.read(key.fd, MOST_SAID)
+                    if not chunk:
+                        selector.unregister(key.fileobj)
+                    said[key.fileobj] += chunk  # type: ignore[index]
+                if len(said[process.stderr]) > 2 * MOST_SAID:
+                    del said[process.stderr][:-MOST_SAID]
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self._patience(ends_at))
+        return bytes(said[process.stdout]), bytes(said[process.stderr])
 
-def _listen(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bytes]:
-    """All of its output, and the end of its complaints; raises `TimedOut`."""
-    ends_at = time.monotonic() + timeout
-    said = {process.stdout: bytearray(), process.stderr: bytearray()}
-    with selectors.DefaultSelector() as selector:
-        for stream in said:
-            selector.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]  # both are pipes
-        while selector.get_map():
-            for key, _ in selector.select(_left(ends_at)):
-                chunk = os.read(key.fd, MOST_SAID)
-                if not chunk:
-                    selector.unregister(key.fileobj)
-                said[key.fileobj] += chunk  # type: ignore[index]
-            if len(said[process.stderr]) > 2 * MOST_SAID:
-                del said[process.stderr][:-MOST_SAID]
-    try:
-        process.wait(_left(ends_at))
-    except subprocess.TimeoutExpired as error:
-        raise TimedOut from error
-    return bytes(said[process.stdout]), bytes(said[process.stderr])
-
-
-def _left(ends_at: float) -> float:
-    left = ends_at - time.monotonic()
-    if left <= 0:
-        raise TimedOut
-    return left
+    def _patience(self, ends_at: float) -> float:
+        """How long to wait before the clock is looked at again; raises `TimedOut` where the time is up."""
+        left = min(ends_at, self._ends_at) - time.monotonic()
+        if left <= 0:
+            raise TimedOut
+        return min(left, 1.0)
 
 
 def _without(secrets: Sequence[str], said: bytes) -> str:

@@ -41,6 +41,8 @@ FETCH_EVERY = 3.0
 FRESH_FOR = 15.0
 """Seconds after which an idle branch is fetched: a push on an old tip costs several times as much."""
 LONGEST_PAUSE = 300.0
+CLOSE_WITHIN = 10.0
+"""Seconds that what is under way has at the end; a push that takes longer is looked for after the next start."""
 REMEMBERED = 4096
 
 log = structlog.get_logger()
@@ -89,9 +91,11 @@ class GitRepository:
         self._unknown: dict[str, None] = {}
 
     async def aclose(self) -> None:
-        """End the threads and their processes; a push that is under way is awaited."""
+        """End the threads and their processes; a push that is under way is awaited for ten seconds."""
         self._is_closed = True
         branches, self._branches = list(self._branches.values()), {}
+        for branch, _ in branches:
+            branch.close_soon(CLOSE_WITHIN)
         await asyncio.gather(*(each.aclose() for _, each in branches))
         await asyncio.gather(*(branch.aclose() for branch, _ in branches))
 

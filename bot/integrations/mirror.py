@@ -68,6 +68,10 @@ class Mirror:
             else:
                 self._attach()
 
+    def end_within(self, seconds: float) -> None:
+        """From now on everything together may take so many seconds; called from another thread, at the end."""
+        self._room.end_within(seconds)
+
     def close(self) -> None:
         """End the processes that read objects, and give the folder to whoever comes next."""
         self._detach()
