@@ -1,14 +1,20 @@
 """What the people see: one card, edited in place, and a thread that tells everything once."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from world import AMY, CHANNEL, DANA, World, world_in
 
-from bot.core.promotion import Phase
+from bot.core.announcing import CONFIRM_AFTER
+from bot.core.catalog import Target
+from bot.core.ports import Card
+from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look
+from bot.integrations.slack import SlackAnnouncer
 
 
 @pytest.fixture
@@ -63,8 +69,45 @@ async def test_a_cancellation_is_shown_at_once(world: World) -> None:
     id = await world.request()
     await world.advance(id)
     await world.promoter.cancel(id, user=DANA)
+    assert await world.advance(id) == CONFIRM_AFTER
+    assert (await world.shown(id)).startswith("Cancelled")
+
+
+class LateEdit(SlackAnnouncer):
+    """An edit that is on its way until the test lets it arrive; its sender does not live to see that."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self.is_under_way, self.may_arrive = asyncio.Event(), asyncio.Event()
+
+    async def edit(self, card: Card, target: Target, promotion: Promotion, look: Look) -> None:
+        """Wait, then edit, then die."""
+        self.is_under_way.set()
+        await self.may_arrive.wait()
+        await super().edit(card, target, promotion, look)
+        raise asyncio.CancelledError
+
+
+async def test_an_older_edit_that_arrives_last_is_put_right(world: World) -> None:
+    """Slack keeps whatever arrives last: a lease later the truth is sent once more, and then no more."""
+    id = await world.request()
+    await world.advance(id)
+    world.passes(3)
+    await world.store.save_look(id, Look(waits_for="something"))
+    late = LateEdit(world.client)
+    editing = asyncio.ensure_future(world.new_engine(announcer=late).advance(id))
+    await late.is_under_way.wait()
+    await world.promoter.cancel(id, user=DANA)
+    assert await world.advance(id) == CONFIRM_AFTER
+    late.may_arrive.set()
+    await asyncio.wait([editing])
+    assert not (await world.shown(id)).startswith("Cancelled"), "the older edit has arrived last"
+    world.passes(CONFIRM_AFTER.total_seconds())
     assert await world.advance(id) is None
     assert (await world.shown(id)).startswith("Cancelled")
+    before = calls(world, "chat.update")
+    assert await world.advance(id) is None
+    assert calls(world, "chat.update") == before
 
 
 async def test_what_has_not_changed_is_not_edited(world: World) -> None:

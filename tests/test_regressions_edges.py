@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from world import CHANNEL, DANA, World, world_in
 
 from bot.config import ConfigError, build_catalog, load
+from bot.core.announcing import CONFIRM_AFTER
 from bot.core.catalog import Policy, Repository, Target
 from bot.core.errors import Refused, Unavailable
 from bot.core.ports import Announcer
@@ -387,7 +388,7 @@ async def test_an_end_that_slack_will_not_show_is_tried_ever_more_rarely(world: 
     assert len(pauses) <= 120
     assert pauses[-1] >= timedelta(hours=1)
     world.slack.faults.errors.clear()
-    assert await world.advance(id) is None
+    assert await world.advance(id) == CONFIRM_AFTER
     assert (await world.shown(id)).startswith("Cancelled")
 
 

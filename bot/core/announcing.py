@@ -13,6 +13,8 @@ from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look
 
 EDIT_AT_MOST_EVERY = timedelta(seconds=3)
+CONFIRM_AFTER = timedelta(seconds=17)
+"""A lease and a little: whoever is still at an older edit by then has lost its turn to the next worker."""
 TRY_AGAIN = timedelta(seconds=5)
 CHANNEL_CLOSED = timedelta(minutes=1)
 
@@ -63,15 +65,29 @@ class Announcing:
         now = self.clock.now()
         if card.ts is None:
             place = await self.announcer.post(target, promotion, look)
-            return await self._keep(promotion, replace(place, shown=digest, edited_at=now)), None
+            place = replace(place, shown=digest, edited_at=now, is_confirmed=True)
+            return await self._keep(promotion, place), None
         if digest == card.shown:
-            return card, None
+            return await self._confirm(card, promotion, target, look)
         is_decided = card.phase is Phase.REQUESTED and promotion.phase is not Phase.REQUESTED
         early = card.edited_at + EDIT_AT_MOST_EVERY - now if card.edited_at else timedelta(0)
         if early > timedelta(0) and not is_decided:  # buttons that are of no use any more go at once
             return card, early
         await self.announcer.edit(card, target, promotion, look)
-        return await self._keep(promotion, replace(card, shown=digest, edited_at=now)), None
+        card = replace(card, shown=digest, edited_at=now, is_confirmed=False)
+        return await self._keep(promotion, card), CONFIRM_AFTER
+
+    async def _confirm(
+        self, card: Card, promotion: Promotion, target: Target, look: Look
+    ) -> tuple[Card, timedelta | None]:
+        """Edit once more, a lease later: Slack takes edits in the order in which they arrive."""
+        if card.is_confirmed or card.edited_at is None:
+            return card, None
+        early = card.edited_at + CONFIRM_AFTER - self.clock.now()
+        if early > timedelta(0):
+            return card, early
+        await self.announcer.edit(card, target, promotion, look)
+        return await self._keep(promotion, replace(card, is_confirmed=True)), None
 
     async def _tell(self, card: Card, promotion: Promotion) -> None:
         events = await self.store.events(promotion.id, after=card.told)

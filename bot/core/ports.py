@@ -35,6 +35,8 @@ class Card:
     edited_at: datetime | None = None
     phase: Phase | None = None
     """The phase that the message shows."""
+    is_confirmed: bool = False
+    """Was the last edit repeated? An older one of another worker may have arrived after it."""
     warned: bool = False
     """Was the requester told that the card cannot be posted?"""
     not_before: datetime | None = None
