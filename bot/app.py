@@ -27,6 +27,7 @@ from bot.core.catalog import Catalog
 from bot.core.errors import Unavailable
 from bot.core.following import Following
 from bot.core.promoter import Promoter
+from bot.core.reconciling import Reconciling
 from bot.core.seals import Sealer
 from bot.git_access import git_repository, unsigned
 from bot.integrations import embedded
@@ -42,6 +43,7 @@ from handlers.requests import slack_events
 from handlers.socket import SocketMode
 
 SHUTDOWN_WITHIN = 10.0
+RECONCILE_EVERY = 600.0
 
 log = structlog.get_logger()
 
@@ -82,8 +84,17 @@ class Outside:
 
     def worker(self) -> Worker:
         """What moves promotions on."""
+        lease = timedelta(seconds=self.settings.lease_seconds)
+        return Worker(engine=self.engine(), queue=self.store, lease=lease)
+
+    def reconciling(self) -> Reconciling:
+        """What compares git with the store."""
+        return Reconciling(engine=self.engine())
+
+    def engine(self) -> Engine:
+        """What takes a promotion's next step."""
         clock = SystemClock()
-        engine = Engine(
+        return Engine(
             catalog=self.catalog,
             store=self.store,
             values=self.gitops,
@@ -93,7 +104,6 @@ class Outside:
             following=Following(store=self.store, values=self.gitops, cluster=self.argocd, clock=clock),
             announcing=Announcing(store=self.store, announcer=SlackAnnouncer(self.client), clock=clock),
         )
-        return Worker(engine=engine, queue=self.store, lease=timedelta(seconds=self.settings.lease_seconds))
 
 
 def sealer(settings: Settings) -> Sealer:
@@ -199,10 +209,21 @@ async def run(settings: Settings, *, web_side: bool, worker_side: bool) -> None:
             if worker_side:
                 repositories = {target.repository for target in outside.catalog.targets}
                 await stack.enter_async_context(_running(outside.gitops.keep_fresh(repositories)))
+                await stack.enter_async_context(_running(_keep_reconciled(outside.reconciling())))
                 await stack.enter_async_context(_working(outside.worker()))
             log.info("ready", web=web_side, worker=worker_side, targets=len(outside.catalog.targets))
             await stopping.wait()
             log.info("stopping")
+
+
+async def _keep_reconciled(reconciling: Reconciling) -> None:
+    """Compare git with the store now, and then every ten minutes."""
+    while True:
+        try:
+            await reconciling.reconcile()
+        except Unavailable as error:
+            log.warning("cannot reconcile", error=str(error))
+        await asyncio.sleep(RECONCILE_EVERY)
 
 
 async def _refuse_unsound(outside: Outside) -> None:

@@ -491,14 +491,19 @@ def populate(slack: FakeSlack) -> None:
     slack.add_channel(CHANNEL, name="deploys", members=list(people))
 
 
-def push(repository: Path, files: Mapping[str, str]) -> str:
+def push(
+    repository: Path,
+    files: Mapping[str, str],
+    *,
+    message: str = "Change a file by hand",
+    who: tuple[str, str] = ("Sam Okafor", "sam@acme.example"),
+) -> str:
     """Commit these texts on top of `main`, without a clone; returns the revision."""
     index = repository / "by-hand"
     environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_INDEX_FILE": str(index)}
 
     def git(*words: str, stdin: str | None = None) -> str:
-        who = ("-c", "user.name=Sam Okafor", "-c", "user.email=sam@acme.example")
-        command = ["git", *who, *words]
+        command = ["git", "-c", f"user.name={who[0]}", "-c", f"user.email={who[1]}", *words]
         done = subprocess.run(
             command, cwd=repository, env=environment, input=stdin, capture_output=True, text=True, check=True
         )
@@ -508,7 +513,7 @@ def push(repository: Path, files: Mapping[str, str]) -> str:
     for path, text in files.items():
         blob = git("hash-object", "-w", "--stdin", stdin=text)
         git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
-    revision = git("commit-tree", git("write-tree"), "-p", "main", "-m", "Change a file by hand")
+    revision = git("commit-tree", git("write-tree"), "-p", "main", "-m", message)
     git("update-ref", "refs/heads/main", revision)
     index.unlink()
     return revision

@@ -102,6 +102,14 @@ class Engine:
             await self.store.save_look(promotion.id, replace(latest, waits_for="", tries=0, breaks=0))
         return again
 
+    async def adopt(self, promotion: Promotion, revision: str) -> bool:
+        """Go on from a commit that the record does not know of; False where somebody else did so first."""
+        try:
+            await self._found_again(promotion, revision)
+        except Conflict:
+            return False
+        return True
+
     async def broke(self, id: str, *, reference: str) -> tuple[int, timedelta | None]:
         """A bug of ours stopped `advance`: say so, try again, and after three times end what may be ended."""
         promotion = await self.store.load(id)

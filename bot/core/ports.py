@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from bot.core.catalog import UNKNOWN, Application, Image, Target
+from bot.core.catalog import UNKNOWN, Application, Image, Repository, Target
 from bot.core.people import Person
 from bot.core.promotion import Event, LineChange, Phase, Promotion, PromotionId
 from bot.core.rollout import ApplicationFacts, Look, Relation
@@ -147,6 +147,23 @@ class Push:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A commit of the bot's own, with the trailers of its message."""
+
+    revision: str
+    at: datetime
+    trailers: tuple[tuple[str, str], ...]
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """Every value of a trailer, in order."""
+        return tuple(value for key, value in self.trailers if key == name)
+
+    def trailer(self, name: str) -> str:
+        """The first value of a trailer; empty where there is none."""
+        return next(iter(self.all(name)), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a commit would change: the version that is there now, each line, and the tip it was read at."""
 
@@ -207,6 +224,10 @@ class ValuesRepository(Protocol):
 
     async def find(self, edit: Edit) -> str | None:
         """The promotion's own commit after `edit.base` on the remote branch as it is now, or None."""
+        ...
+
+    async def written(self, repository: Repository, *, limit: int) -> tuple[Written, ...]:
+        """The bot's own commits on the remote branch as it is now, newest first."""
         ...
 
     async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:

@@ -6,8 +6,9 @@ next value, with the one event that made it. Policy and people are passed in; th
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -20,6 +21,7 @@ SCHEMA = 1
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 PromotionId = NewType("PromotionId", str)
+ID = re.compile(f"P-[{CROCKFORD}]{{10}}")
 
 
 class Phase(StrEnum):
@@ -313,6 +315,42 @@ class Promotion:
 def new_id() -> PromotionId:
     """`P-` and ten random Crockford characters: 50 bits, easy to read aloud."""
     return PromotionId("P-" + "".join(secrets.choice(CROCKFORD) for _ in range(10)))
+
+
+def rebuilt(
+    target: Target,
+    *,
+    id: PromotionId,
+    source: str,
+    version: str,
+    old_version: str,
+    by: Signer,
+    approved_by: Sequence[Signer],
+    at: datetime,
+    revision: str,
+) -> Promotion:
+    """What a commit tells of a promotion whose record was lost: it is followed from there. No seal is needed any more."""
+    return Promotion(
+        id=id,
+        edition=1,
+        phase=Phase.COMMITTED,
+        app=target.app,
+        environment=target.environment,
+        source=source,
+        version=version,
+        old_version=old_version,
+        changes=(),
+        content_hash=UNKNOWN,
+        requested_by=by,
+        requested_at=at,
+        request_seal=UNKNOWN,
+        expires_at=at,
+        approvals=tuple(Approval(by=each, at=at, content_hash=UNKNOWN, seal=UNKNOWN) for each in approved_by),
+        approved_at=at,
+        revision=revision,
+        committed_at=at,
+        last=Event(edition=1, at=at, what="rebuilt", phase=Phase.COMMITTED, why=revision),
+    )
 
 
 def request(

@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ import structlog
 
 from bot.core.catalog import UNKNOWN, Image, Repository, Target
 from bot.core.errors import Failed, PromoteError, Unavailable
-from bot.core.ports import Author, Edit, Plan, Push
+from bot.core.ports import Author, Edit, Plan, Push, Written
 from bot.core.rollout import Relation
 from bot.integrations import writer
 from bot.integrations.branch import Branch, shutting_down
@@ -160,6 +161,25 @@ class GitRepository:
             return writer.find(mirror, edit, committer=self._committer)
 
         return await self._ask(edit.target.repository, search)
+
+    async def written(self, repository: Repository, *, limit: int) -> tuple[Written, ...]:
+        """The bot's own commits on the remote branch as it is now, newest first."""
+        asked_at = time.monotonic()
+
+        def read(mirror: Mirror) -> tuple[Written, ...]:
+            mirror.fetch(since=asked_at)
+            logged = mirror.newest("Promotion-Id: ", limit=limit)
+            ours = [each for each in logged if each.committer == self._committer and each.at.isdecimal()]
+            return tuple(
+                Written(
+                    revision=each.revision,
+                    at=datetime.fromtimestamp(int(each.at), UTC),
+                    trailers=each.trailers,
+                )
+                for each in ours
+            )
+
+        return await self._ask(repository, read)
 
     async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:
         """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?"""

@@ -40,7 +40,9 @@ class Logged:
 
     revision: str
     committer: tuple[str, str]
-    trailers: dict[str, str]
+    at: str
+    """Seconds since 1970, as the commit says them."""
+    trailers: tuple[tuple[str, str], ...]
 
 
 class Mirror:
@@ -218,12 +220,18 @@ class Mirror:
 
     def search(self, line: str, *, after: str) -> list[Logged]:
         """The commits whose message holds `line`, oldest first, after a revision, or in all where that is gone."""
-        span = f"{after}..{self._ref}" if self.knows(after) else self._ref
+        return self._log(line, "--reverse", f"{after}..{self._ref}" if self.knows(after) else self._ref)
+
+    def newest(self, line: str, *, limit: int) -> list[Logged]:
+        """The commits whose message holds `line`, newest first."""
+        return self._log(line, f"--max-count={limit}", self._ref)
+
+    def _log(self, line: str, *arguments: str) -> list[Logged]:
         # NUL is the one character that no commit can smuggle into a name or a message.
-        layout = "%H%x00%cn%x00%ce%x00%(trailers:only,unfold)%x00"
-        grep = ("--fixed-strings", f"--grep={line}")
-        fields = iter(self._run("log", "--reverse", *grep, f"--format={layout}", span, "--").out.split("\0"))
-        return [_logged(*record) for record in zip(fields, fields, fields, fields, strict=False)]
+        layout = "%H%x00%cn%x00%ce%x00%ct%x00%(trailers:only,unfold)%x00"
+        grep = ("--fixed-strings", f"--grep={line}", f"--format={layout}")
+        fields = iter(self._run("log", *grep, *arguments, "--").out.split("\0"))
+        return [_logged(*record) for record in zip(fields, fields, fields, fields, fields, strict=False)]
 
     @property
     def _ref_file(self) -> Path:
@@ -381,9 +389,7 @@ def _claimed(folder: Path) -> int | None:
     return lock
 
 
-def _logged(revision: str, name: str, email: str, text: str) -> Logged:
-    trailers: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        trailers.setdefault(key.strip(), value.strip())
-    return Logged(revision=revision.strip(), committer=(name, email), trailers=trailers)
+def _logged(revision: str, name: str, email: str, at: str, text: str) -> Logged:
+    lines = [line.partition(":") for line in text.splitlines()]
+    trailers = tuple((key.strip(), value.strip()) for key, _, value in lines)
+    return Logged(revision=revision.strip(), committer=(name, email), at=at, trailers=trailers)

@@ -283,7 +283,8 @@ def find(mirror: Mirror, edit: Edit, *, committer: tuple[str, str]) -> str | Non
         "New-Version": edit.new,
     }
     for logged in mirror.search(f"Promotion-Id: {edit.promotion}", after=edit.base):
-        if logged.committer == committer and wanted.items() <= logged.trailers.items():
+        # Where a trailer stands twice, the first one counts.
+        if logged.committer == committer and wanted.items() <= dict(reversed(logged.trailers)).items():
             return logged.revision
     return None
 

@@ -26,6 +26,8 @@ def _line(promotion: Promotion, event: Event) -> str:
         "not written": "",  # the card says what it waits for; a line for each try would bury the story
         "committing again": "",
         "committed": f":white_check_mark: Committed as {code((event.why or '')[:8])}; following Argo CD now",
+        "rebuilt": ":recycle: The record of this promotion was lost; it goes on from its commit "
+        f"{code((event.why or '')[:8])}",
         "live": f":white_check_mark: Live{why}",
         "failed": f":x: Failed{why}",
         "rejected": f":no_entry: {who} rejected it{why}",

@@ -1,0 +1,129 @@
+"""Git remembers what the store has lost: the trailers of our own commits are compared with the records.
+
+A promotion that the store does not know is recorded anew from its commit, where it is the last one of its target. One
+that the store believes unwritten, although its commit is there, goes on from that commit. What contradicts its record
+is only told: nobody may be overruled by a commit message.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bot.core.advance import Engine
+from bot.core.catalog import Repository, Target
+from bot.core.errors import Conflict, PromoteError, Refused, TargetBusy
+from bot.core.ports import Card, Written
+from bot.core.promotion import ID, Phase, Promotion, PromotionId, Signer, rebuilt
+
+log = logging.getLogger(__name__)
+
+LOOK_BACK = timedelta(days=14)
+MOST = 500
+"""Commits of ours that are read, the newest ones."""
+
+_SIGNER = re.compile(r"(?P<name>.*) <(?P<email>[^<>]*)> \((?P<team>[^/()]*)/(?P<id>[^/()]*)\)")
+_LINK = re.compile(
+    r"https://[^/]+/archives/(?P<channel>[A-Z0-9]+)/p(?P<seconds>\d{10})(?P<fraction>\d{6})\b.*"
+)
+_UNWRITTEN = frozenset({Phase.REQUESTED, Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciling:
+    """Compares every branch with the store; safe at any time, beside any number of others."""
+
+    engine: Engine
+
+    async def reconcile(self) -> int:
+        """Put right what can be, and return how many records that were. One branch that is away hides no other."""
+        repositories = {target.repository for target in self.engine.catalog.targets}
+        changed = 0
+        for repository in repositories:
+            try:
+                changed += await self._branch(repository)
+            except PromoteError as error:
+                log.warning("cannot compare %s with the store: %s", repository.name, error)
+        return changed
+
+    async def _branch(self, repository: Repository) -> int:
+        oldest = self.engine.clock.now() - LOOK_BACK
+        changed, seen = 0, set[str]()
+        for written in await self.engine.values.written(repository, limit=MOST):
+            target = self._target(written, repository)
+            if target is None or written.at < oldest:
+                continue
+            is_last = target.name not in seen
+            seen.add(target.name)
+            changed += await self._compare(written, target, is_last=is_last)
+        return changed
+
+    def _target(self, written: Written, repository: Repository) -> Target | None:
+        try:
+            target = self.engine.catalog.target(written.trailer("App"), written.trailer("Environment"))
+        except Refused:
+            return None
+        return target if target.repository == repository else None
+
+    async def _compare(self, written: Written, target: Target, *, is_last: bool) -> bool:
+        id = written.trailer("Promotion-Id")
+        if not ID.fullmatch(id):
+            return False
+        promotion = await self.engine.store.load(id)
+        if promotion is None:
+            return is_last and await self._rebuild(written, target, PromotionId(id))
+        return await self._adopt(promotion, written)
+
+    async def _adopt(self, promotion: Promotion, written: Written) -> bool:
+        """A record from before its commit, as an older backup of the store has it."""
+        if promotion.revision or promotion.version != written.trailer("New-Version"):
+            return False
+        if promotion.phase is Phase.APPROVED and await self.engine.adopt(promotion, written.revision):
+            log.warning("%s was written as %s: it goes on from there", promotion.id, written.revision)
+            return True
+        if promotion.phase in _UNWRITTEN:
+            log.error("%s is %s, and yet %s wrote it", promotion.id, promotion.phase, written.revision)
+        return False
+
+    async def _rebuild(self, written: Written, target: Target, id: PromotionId) -> bool:
+        requester = _signer(written.trailer("Requested-By"))
+        if requester is None:
+            return False  # CI wrote it: there is no promotion to be lost
+        promotion = rebuilt(
+            target,
+            id=id,
+            source=written.trailer("From"),
+            version=written.trailer("New-Version"),
+            old_version=written.trailer("Old-Version"),
+            by=requester,
+            approved_by=[signer for each in written.all("Approved-By") if (signer := _signer(each))],
+            at=self.engine.clock.now(),
+            revision=written.revision,
+        )
+        store = self.engine.store
+        # First the card: a worker that sees a promotion without one posts another.
+        await store.save_card(id, _card(written.trailer("Slack-Message"), target))
+        try:
+            await store.create(promotion, delivery=None, holds=False)
+        except (Conflict, TargetBusy):
+            return False  # somebody else was faster, or a later promotion is followed
+        log.warning("%s was lost, and is recorded anew from %s", id, written.revision)
+        return True
+
+
+def _signer(trailer: str) -> Signer | None:
+    found = _SIGNER.fullmatch(trailer)
+    if found is None:
+        return None
+    email = None if found["email"].endswith(".slack.invalid") else found["email"]
+    return Signer(id=found["id"], team=found["team"], name=found["name"], email=email)
+
+
+def _card(link: str, target: Target) -> Card:
+    """The card that the commit names, where it is in the target's own channel."""
+    found = _LINK.fullmatch(link)
+    if found is None or found["channel"] != target.channel:
+        return Card()
+    return Card(channel=found["channel"], ts=f"{found['seconds']}.{found['fraction']}", link=link)

@@ -1,0 +1,182 @@
+"""What git remembers of promotions when the store has lost them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from world import AMY, DANA, World, push, world_in
+
+from bot.core.errors import Refused
+from bot.core.ports import Change
+from bot.core.promotion import Phase, PromotionId
+from bot.core.reconciling import LOOK_BACK, Reconciling
+from bot.git_access import COMMITTER
+from bot.playground import repository as sample
+
+
+@pytest.fixture
+async def world(tmp_path: Path, redis_url: str) -> AsyncIterator[World]:
+    async with world_in(tmp_path, redis_url) as made:
+        yield made
+
+
+def reconciling(world: World) -> Reconciling:
+    return Reconciling(engine=world.new_engine())
+
+
+async def lose_everything(world: World) -> None:
+    async with Redis.from_url(world.redis_url) as client:
+        await client.flushall()
+
+
+async def test_a_lost_promotion_goes_on_from_its_commit(world: World) -> None:
+    """Its record is made anew, its own card shows how it ends, and its thread says what happened."""
+    id = await world.committed()
+    before = await world.store.card(id)
+    await lose_everything(world)
+    assert await reconciling(world).reconcile() == 1
+    assert await reconciling(world).reconcile() == 0
+    promotion = await world.rest(id)
+    assert (promotion.phase, promotion.version, promotion.old_version) == (Phase.LIVE, "15", "14")
+    assert (promotion.requested_by.id, [each.by.id for each in promotion.approvals]) == (DANA, [AMY])
+    after = await world.store.card(id)
+    assert (after.channel, after.ts, after.link) == (before.channel, before.ts, before.link)
+    assert len([message for message in world.cards() if message.blocks]) == 1
+    assert (await world.shown(id)).startswith("Live")
+    assert "The record of this promotion was lost" in await world.thread(id)
+    assert len(world.commits(id)) == 1
+
+
+async def test_what_nobody_knows_any_more_is_asked_for_again(world: World) -> None:
+    """Approved and not yet written: nothing tells of it, so nothing is written, and a click says what to do."""
+    id = await world.approved()
+    await lose_everything(world)
+    assert await reconciling(world).reconcile() == 0
+    with pytest.raises(Refused, match="ask again with /promote"):
+        await world.promoter.approve(id, user=AMY)
+    assert world.commits() == []
+
+
+async def test_a_record_from_an_older_backup_learns_of_its_commit(world: World) -> None:
+    """The store says `approved`, git holds the commit: it is not written again, and goes on from there."""
+    id = await world.approved()
+    async with Redis.from_url(world.redis_url) as client:
+        backup = {key: await client.dump(key) for key in await client.keys()}
+        await world.rest(id)
+        await client.flushall()
+        for key, value in backup.items():
+            await client.restore(key, 0, value)
+    assert (await world.find(id)).phase is Phase.APPROVED
+    assert await reconciling(world).reconcile() == 1
+    assert (await world.rest(id)).phase is Phase.LIVE
+    assert len(world.commits(id)) == 1
+
+
+async def test_a_commit_that_contradicts_its_record_is_only_told(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody rejected it, and yet it is on the branch: an alarm, and nobody's word is changed."""
+    id = await world.committed()
+    promotion = await world.find(id)
+    rejected = replace(
+        promotion,
+        phase=Phase.REJECTED,
+        revision=None,
+        edition=promotion.edition + 1,
+        last=replace(promotion.last, edition=promotion.edition + 1),
+    )
+    await world.store.save([Change(before=promotion, after=rejected)], holds=True)
+    assert await reconciling(world).reconcile() == 0
+    assert (await world.find(id)).phase is Phase.REJECTED
+    assert [record.levelname for record in caplog.records if id in record.getMessage()] == ["ERROR"]
+
+
+def commit(world: World, message: str, *, who: tuple[str, str] | None = None) -> None:
+    """A commit with this message, the bot's own or somebody else's."""
+    ours = (COMMITTER.name, COMMITTER.email or "")
+    push(world.repository, {"NOTES.md": message}, message=message, who=who or ours)
+    world.clock.at = datetime.now(UTC)  # git has dated it by the machine's clock
+
+
+TRAILERS = """\
+Promotion-Format: 1
+Promotion-Id: P-7F3KQ0V9XZ
+App: manual-app
+Environment: prod
+From: stage
+Old-Version: 13
+New-Version: 14
+Requested-By: Dana <dana@acme.example> (T0DEMO00001/U0DANADEV01)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("P-7F3KQ0V9XZ", "P-7F3"),
+        ("manual-app", "another-app"),
+        ("Environment: prod", "Environment: mars"),
+        ("Requested-By: Dana", "Seen-By: Dana"),
+        ("(T0DEMO00001/U0DANADEV01)", ""),
+    ],
+)
+async def test_what_is_no_promotion_of_ours_is_left_alone(world: World, old: str, new: str) -> None:
+    """CI's commits, strange ids, apps of others: nothing is recorded of them."""
+    commit(world, "Promote\n\n" + TRAILERS.replace(old, new))
+    assert await reconciling(world).reconcile() == 0
+
+
+async def test_a_commit_of_somebody_else_is_left_alone(world: World) -> None:
+    """Anybody may write trailers; only the bot's own commits count."""
+    commit(world, "Promote\n\n" + TRAILERS, who=("Eve", "eve@acme.example"))
+    assert await reconciling(world).reconcile() == 0
+    commit(world, "Promote\n\n" + TRAILERS)
+    assert await reconciling(world).reconcile() == 1
+
+
+async def test_what_lies_long_ago_is_left_alone(world: World) -> None:
+    """Old promotions are swept out of the store on purpose."""
+    id = await world.committed()
+    await lose_everything(world)
+    world.passes((LOOK_BACK + timedelta(days=1)).total_seconds())
+    assert await reconciling(world).reconcile() == 0
+    assert await world.store.load(id) is None
+
+
+async def test_only_the_last_promotion_of_a_target_is_followed_again(world: World) -> None:
+    """An older one was superseded; its story is in git."""
+    first = await world.committed()
+    await world.rest(first)
+    world.push_by_hand("stage", "16")
+    await world.roll_out("stage")
+    second = await world.committed()
+    await lose_everything(world)
+    assert await reconciling(world).reconcile() == 1
+    assert await world.store.load(first) is None
+    assert (await world.rest(PromotionId(second))).phase is Phase.LIVE
+
+
+async def test_two_replicas_record_it_once(world: World) -> None:
+    """Whoever comes second finds the record there."""
+    id = await world.committed()
+    await lose_everything(world)
+    engines = [world.new_engine(values=world.new_writer(), store=world.new_store()) for _ in range(3)]
+    told = await asyncio.gather(*(Reconciling(engine=engine).reconcile() for engine in engines))
+    assert sum(told) >= 1
+    assert [event.what for event in await world.store.events(id)] == ["rebuilt"]
+
+
+async def test_a_branch_that_is_away_is_compared_later(world: World) -> None:
+    """Nothing is concluded from what cannot be read."""
+    id = await world.committed()
+    await lose_everything(world)
+    world.repository.rename(world.repository.with_name("gone"))
+    assert await reconciling(world).reconcile() == 0
+    world.repository.with_name("gone").rename(world.repository)
+    assert await reconciling(world).reconcile() == 1
+    assert sample.log(world.repository, limit=1)
+    assert (await world.find(id)).phase is Phase.COMMITTED
