@@ -51,7 +51,7 @@ class Branch:
                 return job(self._mirror)
             except Damaged as damage:
                 return self._anew(job, damage)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return self._anew(job, Damaged("its folder is gone"))
         except OSError as error:
             raise Unavailable("the git cache", f"{error.strerror}.") from error
@@ -68,6 +68,6 @@ class Branch:
             raise
 
 
-def shutting_down() -> Unavailable:
+def shutting_down(*, maybe_done: bool = False) -> Unavailable:
     """What everybody hears who comes too late."""
-    return Unavailable(GIT_HOST, "the bot is shutting down.")
+    return Unavailable(GIT_HOST, "the bot is shutting down.", maybe_done=maybe_done)

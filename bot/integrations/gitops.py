@@ -86,6 +86,7 @@ class GitRepository:
         self._ca_bundle = ca_bundle
         self._timeout = timeout
         self._is_closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._branches: dict[tuple[str, str, str], tuple[Branch, Writer]] = {}
         # History does not change, so what is known of two revisions stays true.
         self._relations: dict[tuple[object, ...], Relation] = {}
@@ -94,6 +95,10 @@ class GitRepository:
     async def aclose(self) -> None:
         """End the threads and their processes; a push that is under way is awaited for ten seconds."""
         self._is_closed = True
+        self._closing = self._closing or asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         branches, self._branches = list(self._branches.values()), {}
         for branch, _ in branches:
             branch.close_soon(CLOSE_WITHIN)

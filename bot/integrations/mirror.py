@@ -62,6 +62,8 @@ class Mirror:
 
     def open(self) -> None:
         """Claim a folder, and fill it where a predecessor has not."""
+        if self._lock is not None and not _is_held(self._folder, self._lock):
+            self.close()
         if self._lock is None:
             self._claim()
         if self._objects is None:
@@ -84,19 +86,16 @@ class Mirror:
     def rebuild(self) -> None:
         """Make the copy anew beside the old one, which is given up only then."""
         self._detach()
-        if not _is_held(self._folder, self._lock):
-            self.close()
-            self._claim()
         draft, old = (self._folder.with_name(f"{self._folder.name}.{word}") for word in ("new", "old"))
         for left_over in (draft, old):
-            shutil.rmtree(left_over, ignore_errors=True)
+            _remove(left_over)
         draft.mkdir(mode=0o700)
         self._run("init", "--quiet", "--bare", "--template=", folder=draft)
         self._fetch(folder=draft, timeout=self._room.timeout * FIRST_FETCH)
         if self._folder.exists():
             self._folder.rename(old)
         draft.rename(self._folder)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
         self._attach()
 
     @property
@@ -367,6 +366,14 @@ def _is_held(folder: Path, lock: int | None) -> bool:
         return lock is not None and os.fstat(lock).st_ino == _lock_file(folder).stat().st_ino
     except OSError:
         return False
+
+
+def _remove(place: Path) -> None:
+    """A folder with all that is in it, or a file that stands in its place."""
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _lock_file(folder: Path) -> Path:

@@ -24,7 +24,9 @@ _CONNECTION = re.compile(
     r"Could not resolve|unable to access|[Cc]onnection|timed out|hung up|early EOF|RPC failed|unexpected disconnect"
     r"|Could not read from remote|too slow|[Bb]roken pipe|unreachable|No route|ssh:|kex_exchange|SSL|TLS|curl"
 )
-_BUSY = re.compile(r"rate limit|too many requests|returned error: 429", re.IGNORECASE)
+_BUSY = re.compile(
+    r"rate limit|too many requests|returned error: 429|temporarily unavailable|maintenance", re.IGNORECASE
+)
 _NEVER_SENT = re.compile(
     r"^(?:ssh: connect|ssh: Could not resolve|fatal: (?:unable to access|Authentication failed|could not read "
     r"|repository .* not found|.* does not appear to be|unable to look up|unable to connect))",
@@ -35,8 +37,16 @@ _RACE = re.compile(
     r"non-fast-forward|fetch first|cannot lock ref|incorrect old value|stale info|failed to update ref"
     r"|lock failure|failed to lock|already been updated"
 )
-_SERVER_TROUBLE = re.compile(r"unpacker error|failed to report|[Ii]nternal")
-_TROUBLED_WORDS = re.compile(r"internal (?:server error|api)|error in commit_refs|rate limit", re.IGNORECASE)
+_SERVER_TROUBLE = re.compile(
+    r"unpacker error|failed to report|internal (?:server )?error|fatal error|timeout|transaction aborted"
+    r"|unable to migrate",
+    re.IGNORECASE,
+)
+_TROUBLED_WORDS = re.compile(
+    r"GitLab: .*(?:internal|\b50[234]\b|unavailable|unreachable|read-only)|internal server error"
+    r"|unable to contact gitea|error in commit_refs|exceeded \S+ timeout|rate limit exceeded",
+    re.IGNORECASE,
+)
 """What hosts say through a hook when they themselves are in trouble."""
 
 

@@ -82,7 +82,7 @@ class Writer:
         """Wait for the push that is under way; what only waits is told that the bot is shutting down."""
         self._branch.closing.set()
         if self._work is not None:
-            await asyncio.shield(self._work)
+            await asyncio.wait([self._work])
 
     async def _write(self) -> None:
         try:
@@ -99,7 +99,7 @@ class Writer:
     async def _push(
         self, batch: Batch, outcomes: Sequence[asyncio.Future[str]], left_by_others: str | None
     ) -> None:
-        why: BaseException = shutting_down()
+        why: BaseException = shutting_down(maybe_done=True)
         try:
             await self._branch.run(functools.partial(batch.write, left_by_others=left_by_others))
         except BaseException as error:
