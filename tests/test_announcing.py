@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import AMY, CHANNEL, DANA, World, world_in
+from world import AMY, BEN, CHANNEL, DANA, World, world_in
 
 from bot.core.announcing import CONFIRM_AFTER
 from bot.core.catalog import Target
@@ -231,3 +231,45 @@ async def test_hostile_words_stay_words(world: World) -> None:
     assert "<!channel>" not in everything
     assert "<https://evil.example" not in everything
     assert "&lt;!channel&gt;" in everything
+
+
+def told_directly(world: World, user: str) -> list[str]:
+    """What the bot has told somebody directly."""
+    return [message.text for message in world.slack.messages(world.slack.workspace.direct(user).id)]
+
+
+async def test_those_who_may_approve_are_reminded_twice(world: World) -> None:
+    """After half an hour and after two hours, in the thread and directly; once the time is up, no more."""
+    id = await world.request()
+    await world.rest_until(timedelta(minutes=29))
+    assert told_directly(world, AMY) == []
+    await world.rest_until(timedelta(minutes=31))
+    [asked] = told_directly(world, AMY)
+    assert id in asked
+    assert "waits for your approval on" in asked
+    assert told_directly(world, DANA) == [], "the requester cannot approve"
+    assert f"Still waiting for approval: <@{AMY}>, <@{BEN}>" in await world.thread(id)
+    await world.rest_until(timedelta(hours=3, minutes=59))
+    assert len(told_directly(world, AMY)) == 2
+    await world.rest(id)
+    assert len(told_directly(world, AMY)) == 2
+
+
+async def test_a_reminder_that_was_slept_through_comes_once(world: World) -> None:
+    """The bot was away for hours: nobody gets every reminder of that time at once."""
+    id = await world.request()
+    await world.advance(id)
+    world.passes(3 * 3600)
+    await world.advance(id)
+    await world.advance(id)
+    assert len(told_directly(world, AMY)) == 1
+
+
+async def test_who_has_decided_is_not_reminded(world: World) -> None:
+    """Neither those who have approved nor anybody once the request is decided."""
+    id = await world.request()
+    await world.advance(id)
+    await world.promoter.reject(id, user=AMY, why="no")
+    world.passes(3600)
+    await world.rest(id)
+    assert told_directly(world, AMY) == told_directly(world, BEN) == []

@@ -294,6 +294,15 @@ class World:
             self.passes(after.total_seconds())
         raise AssertionError(f"never rests: {await self.find(id)}")
 
+    async def rest_until(self, since_noon: timedelta) -> None:
+        """Step by step, each when it is due, until the clock shows this time."""
+        [(promotion, _)] = await self.promoter.pending()
+        while self.clock.at < NOON + since_noon:
+            after = await self.advance(promotion.id)
+            assert after is not None
+            self.clock.at = min(self.clock.at + after, NOON + since_noon)
+        await self.advance(promotion.id)
+
     async def show(self, id: str) -> str:
         """What the card says, once it may be edited again."""
         self.passes(3)

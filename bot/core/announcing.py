@@ -15,6 +15,7 @@ from bot.core.rollout import Look
 EDIT_AT_MOST_EVERY = timedelta(seconds=3)
 CONFIRM_AFTER = timedelta(seconds=17)
 """A lease and a little: whoever is still at an older edit by then has lost its turn to the next worker."""
+REMIND_AFTER = (timedelta(minutes=30), timedelta(hours=2))
 TRY_AGAIN = timedelta(seconds=5)
 CHANNEL_CLOSED = timedelta(minutes=1)
 
@@ -53,10 +54,11 @@ class Announcing:
             return pause
         try:
             card, again = await self._show(card, promotion, target, look)
-            await self._tell(card, promotion)
+            card = await self._tell(card, promotion)
+            remind = await self._remind(card, promotion, target)
         except Gone:
             return await self._lost(card, promotion, target)
-        return again
+        return min((each for each in (again, remind) if each is not None), default=None)
 
     async def _show(
         self, card: Card, promotion: Promotion, target: Target, look: Look
@@ -89,11 +91,25 @@ class Announcing:
         await self.announcer.edit(card, target, promotion, look)
         return await self._keep(promotion, replace(card, is_confirmed=True)), None
 
-    async def _tell(self, card: Card, promotion: Promotion) -> None:
+    async def _tell(self, card: Card, promotion: Promotion) -> Card:
         events = await self.store.events(promotion.id, after=card.told)
-        if events:
-            await self.announcer.tell(card, promotion, events)
-            await self.store.save_card(promotion.id, replace(card, told=events[-1].edition))
+        if not events:
+            return card
+        await self.announcer.tell(card, promotion, events)
+        card = replace(card, told=events[-1].edition)
+        await self.store.save_card(promotion.id, card)
+        return card
+
+    async def _remind(self, card: Card, promotion: Promotion, target: Target) -> timedelta | None:
+        """A request that nobody decides is brought to mind, twice; after a long silence of ours only once."""
+        if promotion.phase is not Phase.REQUESTED or not target.policy.needs_approval:
+            return None
+        waited = self.clock.now() - promotion.requested_at
+        due = sum(waited >= after for after in REMIND_AFTER)
+        if due > card.reminded and self.clock.now() < promotion.expires_at:
+            await self.announcer.remind(card, target, promotion)
+            await self.store.save_card(promotion.id, replace(card, reminded=due))
+        return REMIND_AFTER[due] - waited if due < len(REMIND_AFTER) else None
 
     async def _lost(self, card: Card, promotion: Promotion, target: Target) -> timedelta:
         """Deleted by somebody: begin anew, with the whole story. Closed to us: tell the requester, once."""

@@ -37,6 +37,8 @@ class Card:
     """The phase that the message shows."""
     is_confirmed: bool = False
     """Was the last edit repeated? An older one of another worker may have arrived after it."""
+    reminded: int = 0
+    """How many reminders the approvers have had."""
     warned: bool = False
     """Was the requester told that the card cannot be posted?"""
     not_before: datetime | None = None
@@ -264,6 +266,10 @@ class Announcer(Protocol):
 
     async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
         """Add these events to the thread, in one message."""
+        ...
+
+    async def remind(self, card: Card, target: Target, promotion: Promotion) -> None:
+        """Ask those who may still approve, in the thread and directly."""
         ...
 
     async def warn(self, target: Target, promotion: Promotion) -> None:

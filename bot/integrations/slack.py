@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import ssl
@@ -26,7 +27,7 @@ from bot.core.rollout import Look
 from bot.messages.answers import cannot_post
 from bot.messages.card import card as render
 from bot.messages.mrkdwn import Message
-from bot.messages.thread import story
+from bot.messages.thread import direct_reminder, reminder, story, waited_for
 
 log = structlog.get_logger()
 
@@ -125,6 +126,23 @@ class SlackAnnouncer:
                     unfurl_media=False,
                 )
             )
+
+    async def remind(self, card: Card, target: Target, promotion: Promotion) -> None:
+        """Ask those who may still approve, in the thread, and each of them directly as far as that is possible."""
+        in_thread, direct = reminder(promotion, target), direct_reminder(promotion, card.link)
+        await _call(
+            lambda: self._client.chat_postMessage(
+                channel=card.channel or "", thread_ts=card.ts or "", text=in_thread, unfurl_links=False
+            )
+        )
+        for user in sorted(waited_for(promotion, target)):
+            # The thread has told it; who cannot be reached directly must not bring it there once more.
+            with contextlib.suppress(Unavailable, Gone):
+                await _call(
+                    lambda user=user: self._client.chat_postMessage(  # type: ignore[misc]
+                        channel=user, text=direct, unfurl_links=False
+                    )
+                )
 
     async def warn(self, target: Target, promotion: Promotion) -> None:
         """Tell the requester, directly, that the card cannot be posted, and what to do."""

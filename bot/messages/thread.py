@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bot.core.catalog import Target
 from bot.core.promotion import Event, Promotion
-from bot.messages.mrkdwn import code, mention, plain
+from bot.messages.mrkdwn import code, link, mention, plain
+
+MOST_MENTIONED = 20
 
 
 def story(promotion: Promotion, events: Sequence[Event]) -> str:
     """These events as one message, in mrkdwn; empty where there is nothing to tell."""
     return "\n".join(line for event in events if (line := _line(promotion, event)))
+
+
+def waited_for(promotion: Promotion, target: Target) -> frozenset[str]:
+    """The people named by id who may still approve."""
+    return target.policy.users - {promotion.requested_by.id, *(each.by.id for each in promotion.approvals)}
+
+
+def reminder(promotion: Promotion, target: Target) -> str:
+    """For the thread: who is waited for, people and user groups."""
+    named = [*sorted(waited_for(promotion, target)), *sorted(target.policy.groups)]
+    return f":bell: Still waiting for approval: {', '.join(map(mention, named[:MOST_MENTIONED]))}"
+
+
+def direct_reminder(promotion: Promotion, place: str | None) -> str:
+    """For one approver, directly; `place` is the card's address."""
+    title = f"{code(promotion.id)} ({plain(promotion.title)})"
+    return f":bell: {title} waits for your approval on {link(place, 'its card')}."
 
 
 def _line(promotion: Promotion, event: Event) -> str:
