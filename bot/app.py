@@ -36,6 +36,7 @@ from bot.integrations.gitops import GitRepository
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.settings import Settings, SettingsError
+from bot.telemetry import ALARMS
 from bot.worker import Worker
 from handlers import register
 from handlers.listening import Background
@@ -103,6 +104,7 @@ class Outside:
             sealer=sealer(self.settings),
             following=Following(store=self.store, values=self.gitops, cluster=self.argocd, clock=clock),
             announcing=Announcing(store=self.store, announcer=SlackAnnouncer(self.client), clock=clock),
+            alarm=_alarm,
         )
 
 
@@ -216,11 +218,17 @@ async def run(settings: Settings, *, web_side: bool, worker_side: bool) -> None:
             log.info("stopping")
 
 
+def _alarm(sentence: str) -> None:
+    ALARMS.inc()
+    log.error("alarm", what=sentence)
+
+
 async def _keep_reconciled(reconciling: Reconciling) -> None:
     """Compare git with the store now, and then every ten minutes."""
     while True:
         try:
-            await reconciling.reconcile()
+            for sentence in await reconciling.reconcile():
+                log.warning("reconciled", what=sentence)
         except Unavailable as error:
             log.warning("cannot reconcile", error=str(error))
         await asyncio.sleep(RECONCILE_EVERY)

@@ -14,6 +14,7 @@ from redis import Redis
 from world import AMY, BEN, DANA, GROUP, NOON, World, push, world_in
 
 from bot.core.advance import Engine
+from bot.core.announcing import REMIND_AFTER
 from bot.core.catalog import Target
 from bot.core.errors import Refused, Unavailable
 from bot.core.ports import Author, Change, Plan
@@ -55,12 +56,12 @@ async def test_without_a_policy_it_is_committed_and_live_at_once(world: World) -
 
 
 async def test_with_a_policy_it_waits_for_the_approval(world: World) -> None:
-    """Prod waits as long as nobody has approved, and looks again only when the time is up."""
+    """Prod waits as long as nobody has approved, and looks again for a reminder and when the time is up."""
     id = await world.request()
     after = await world.advance(id)
-    world.passes(3600)
+    world.passes(3 * 3600)
     assert (await world.find(id)).phase is Phase.REQUESTED
-    assert (after, await world.advance(id)) == (FOUR_HOURS, FOUR_HOURS - timedelta(hours=1))
+    assert (after, await world.advance(id)) == (REMIND_AFTER[0], FOUR_HOURS - timedelta(hours=3))
     assert (world.value(), world.commits(id)) == ("14", [])
 
 
@@ -240,7 +241,7 @@ async def test_a_values_file_that_cannot_be_edited_fails(world: World) -> None:
 # --- Redis holds state, not authority
 
 
-async def test_a_forged_approval_is_not_committed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_forged_approval_is_not_committed(world: World) -> None:
     """Whoever writes an approval to Redis without the key makes the promotion stale, and rings the alarm."""
     id = await world.request()
     before = await world.find(id)
@@ -249,7 +250,8 @@ async def test_a_forged_approval_is_not_committed(world: World, caplog: pytest.L
     promotion = await world.rest(id)
     assert (promotion.phase, world.commits(id)) == (Phase.STALE, [])
     assert "changed by somebody else than this bot" in (promotion.ending or "")
-    assert [record.levelname for record in caplog.records if id in record.getMessage()] == ["ERROR"]
+    [alarm] = world.alarms
+    assert alarm.startswith(f"The record of {id} says what nobody decided")
 
 
 async def test_an_approval_of_another_promotion_is_not_committed(world: World) -> None:

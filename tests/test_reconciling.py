@@ -38,8 +38,8 @@ async def test_a_lost_promotion_goes_on_from_its_commit(world: World) -> None:
     id = await world.committed()
     before = await world.store.card(id)
     await lose_everything(world)
-    assert await reconciling(world).reconcile() == 1
-    assert await reconciling(world).reconcile() == 0
+    assert len(await reconciling(world).reconcile()) == 1
+    assert len(await reconciling(world).reconcile()) == 0
     promotion = await world.rest(id)
     assert (promotion.phase, promotion.version, promotion.old_version) == (Phase.LIVE, "15", "14")
     assert (promotion.requested_by.id, [each.by.id for each in promotion.approvals]) == (DANA, [AMY])
@@ -55,7 +55,7 @@ async def test_what_nobody_knows_any_more_is_asked_for_again(world: World) -> No
     """Approved and not yet written: nothing tells of it, so nothing is written, and a click says what to do."""
     id = await world.approved()
     await lose_everything(world)
-    assert await reconciling(world).reconcile() == 0
+    assert len(await reconciling(world).reconcile()) == 0
     with pytest.raises(Refused, match="ask again with /promote"):
         await world.promoter.approve(id, user=AMY)
     assert world.commits() == []
@@ -71,13 +71,13 @@ async def test_a_record_from_an_older_backup_learns_of_its_commit(world: World) 
         for key, value in backup.items():
             await client.restore(key, 0, value)
     assert (await world.find(id)).phase is Phase.APPROVED
-    assert await reconciling(world).reconcile() == 1
+    assert len(await reconciling(world).reconcile()) == 1
     assert (await world.rest(id)).phase is Phase.LIVE
     assert len(world.commits(id)) == 1
 
 
 async def test_a_commit_that_contradicts_its_record_is_only_told(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: World,
 ) -> None:
     """Somebody rejected it, and yet it is on the branch: an alarm, and nobody's word is changed."""
     id = await world.committed()
@@ -90,9 +90,10 @@ async def test_a_commit_that_contradicts_its_record_is_only_told(
         last=replace(promotion.last, edition=promotion.edition + 1),
     )
     await world.store.save([Change(before=promotion, after=rejected)], holds=True)
-    assert await reconciling(world).reconcile() == 0
+    assert len(await reconciling(world).reconcile()) == 0
     assert (await world.find(id)).phase is Phase.REJECTED
-    assert [record.levelname for record in caplog.records if id in record.getMessage()] == ["ERROR"]
+    [alarm] = world.alarms
+    assert alarm.startswith(f"{id} is rejected, and yet ")
 
 
 def commit(world: World, message: str, *, who: tuple[str, str] | None = None) -> None:
@@ -127,15 +128,15 @@ Requested-By: Dana <dana@acme.example> (T0DEMO00001/U0DANADEV01)
 async def test_what_is_no_promotion_of_ours_is_left_alone(world: World, old: str, new: str) -> None:
     """CI's commits, strange ids, apps of others: nothing is recorded of them."""
     commit(world, "Promote\n\n" + TRAILERS.replace(old, new))
-    assert await reconciling(world).reconcile() == 0
+    assert len(await reconciling(world).reconcile()) == 0
 
 
 async def test_a_commit_of_somebody_else_is_left_alone(world: World) -> None:
     """Anybody may write trailers; only the bot's own commits count."""
     commit(world, "Promote\n\n" + TRAILERS, who=("Eve", "eve@acme.example"))
-    assert await reconciling(world).reconcile() == 0
+    assert len(await reconciling(world).reconcile()) == 0
     commit(world, "Promote\n\n" + TRAILERS)
-    assert await reconciling(world).reconcile() == 1
+    assert len(await reconciling(world).reconcile()) == 1
 
 
 async def test_what_lies_long_ago_is_left_alone(world: World) -> None:
@@ -143,7 +144,7 @@ async def test_what_lies_long_ago_is_left_alone(world: World) -> None:
     id = await world.committed()
     await lose_everything(world)
     world.passes((LOOK_BACK + timedelta(days=1)).total_seconds())
-    assert await reconciling(world).reconcile() == 0
+    assert len(await reconciling(world).reconcile()) == 0
     assert await world.store.load(id) is None
 
 
@@ -155,7 +156,7 @@ async def test_only_the_last_promotion_of_a_target_is_followed_again(world: Worl
     await world.roll_out("stage")
     second = await world.committed()
     await lose_everything(world)
-    assert await reconciling(world).reconcile() == 1
+    assert len(await reconciling(world).reconcile()) == 1
     assert await world.store.load(first) is None
     assert (await world.rest(PromotionId(second))).phase is Phase.LIVE
 
@@ -166,7 +167,7 @@ async def test_two_replicas_record_it_once(world: World) -> None:
     await lose_everything(world)
     engines = [world.new_engine(values=world.new_writer(), store=world.new_store()) for _ in range(3)]
     told = await asyncio.gather(*(Reconciling(engine=engine).reconcile() for engine in engines))
-    assert sum(told) >= 1
+    assert any(told)
     assert [event.what for event in await world.store.events(id)] == ["rebuilt"]
 
 
@@ -175,8 +176,8 @@ async def test_a_branch_that_is_away_is_compared_later(world: World) -> None:
     id = await world.committed()
     await lose_everything(world)
     world.repository.rename(world.repository.with_name("gone"))
-    assert await reconciling(world).reconcile() == 0
+    assert len(await reconciling(world).reconcile()) == 0
     world.repository.with_name("gone").rename(world.repository)
-    assert await reconciling(world).reconcile() == 1
+    assert len(await reconciling(world).reconcile()) == 1
     assert sample.log(world.repository, limit=1)
     assert (await world.find(id)).phase is Phase.COMMITTED

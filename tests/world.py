@@ -93,6 +93,7 @@ class World:
     ) -> None:
         self.folder = folder
         self.clock = Clock()
+        self.alarms: list[str] = []
         self.redis_url = redis_url
         self.repository = sample.create_repository(folder)
         for environment, version in VERSIONS.items():
@@ -201,6 +202,7 @@ class World:
         """An engine of the world's parts, or of `different` ones."""
         parts = replace(self.parts, **different)
         return Engine(
+            alarm=self.alarms.append,
             catalog=parts.catalog,
             store=parts.store,
             values=parts.values,

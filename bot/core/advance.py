@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -22,8 +21,6 @@ from bot.core.ports import Author, Change, Clock, Directory, Edit, Plan, Store, 
 from bot.core.promotion import Approval, Phase, Promotion
 from bot.core.rollout import Look
 from bot.core.seals import FORGED, Sealer
-
-log = logging.getLogger(__name__)
 
 NOW = timedelta(0)
 AT_ONCE_AGAIN = timedelta(milliseconds=100)
@@ -50,6 +47,8 @@ class Engine:
     sealer: Sealer
     following: Following
     announcing: Announcing
+    alarm: Callable[[str], None]
+    """Takes a sentence that an operator has to read."""
 
     async def advance(self, id: str) -> tuple[int, timedelta | None]:
         """Show where the promotion stands, then take its next step, if there is one.
@@ -174,7 +173,7 @@ class Engine:
             return await self._save(promotion, promotion.expire(at=now, why=why))
         if doubt := self.sealer.doubt(promotion, target):
             if doubt == FORGED:
-                log.error("forged record: %s says what nobody decided", promotion.id)
+                self.alarm(f"The record of {promotion.id} says what nobody decided: {doubt}.")
             why = f"{doubt}; nothing was committed"
             return await self._save(promotion, promotion.outdate(at=now, why=why))
         if newer := await self._newer(promotion, target):

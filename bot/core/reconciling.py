@@ -7,7 +7,6 @@ is only told: nobody may be overruled by a commit message.
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,8 +16,6 @@ from bot.core.catalog import Repository, Target
 from bot.core.errors import Conflict, PromoteError, Refused, TargetBusy
 from bot.core.ports import Card, Written
 from bot.core.promotion import ID, Phase, Promotion, PromotionId, Signer, rebuilt
-
-log = logging.getLogger(__name__)
 
 LOOK_BACK = timedelta(days=14)
 MOST = 500
@@ -37,28 +34,27 @@ class Reconciling:
 
     engine: Engine
 
-    async def reconcile(self) -> int:
-        """Put right what can be, and return how many records that were. One branch that is away hides no other."""
-        repositories = {target.repository for target in self.engine.catalog.targets}
-        changed = 0
-        for repository in repositories:
+    async def reconcile(self) -> tuple[str, ...]:
+        """Put right what can be, and return a sentence for each record that was. Raises no error of one branch."""
+        done: list[str] = []
+        for repository in {target.repository for target in self.engine.catalog.targets}:
             try:
-                changed += await self._branch(repository)
+                await self._branch(repository, done)
             except PromoteError as error:
-                log.warning("cannot compare %s with the store: %s", repository.name, error)
-        return changed
+                self.engine.alarm(f"{repository.name} cannot be compared with the store: {error}")
+        return tuple(done)
 
-    async def _branch(self, repository: Repository) -> int:
+    async def _branch(self, repository: Repository, done: list[str]) -> None:
         oldest = self.engine.clock.now() - LOOK_BACK
-        changed, seen = 0, set[str]()
+        seen: set[str] = set()
         for written in await self.engine.values.written(repository, limit=MOST):
             target = self._target(written, repository)
             if target is None or written.at < oldest:
                 continue
             is_last = target.name not in seen
             seen.add(target.name)
-            changed += await self._compare(written, target, is_last=is_last)
-        return changed
+            if sentence := await self._compare(written, target, is_last=is_last):
+                done.append(sentence)
 
     def _target(self, written: Written, repository: Repository) -> Target | None:
         try:
@@ -67,30 +63,30 @@ class Reconciling:
             return None
         return target if target.repository == repository else None
 
-    async def _compare(self, written: Written, target: Target, *, is_last: bool) -> bool:
+    async def _compare(self, written: Written, target: Target, *, is_last: bool) -> str:
+        """What was put right, empty where nothing was."""
         id = written.trailer("Promotion-Id")
         if not ID.fullmatch(id):
-            return False
+            return ""
         promotion = await self.engine.store.load(id)
-        if promotion is None:
-            return is_last and await self._rebuild(written, target, PromotionId(id))
-        return await self._adopt(promotion, written)
+        if promotion:
+            return await self._adopt(promotion, written)
+        return await self._rebuild(written, target, PromotionId(id)) if is_last else ""
 
-    async def _adopt(self, promotion: Promotion, written: Written) -> bool:
+    async def _adopt(self, promotion: Promotion, written: Written) -> str:
         """A record from before its commit, as an older backup of the store has it."""
         if promotion.revision or promotion.version != written.trailer("New-Version"):
-            return False
+            return ""
         if promotion.phase is Phase.APPROVED and await self.engine.adopt(promotion, written.revision):
-            log.warning("%s was written as %s: it goes on from there", promotion.id, written.revision)
-            return True
+            return f"{promotion.id} was written as {written.revision}: it goes on from there."
         if promotion.phase in _UNWRITTEN:
-            log.error("%s is %s, and yet %s wrote it", promotion.id, promotion.phase, written.revision)
-        return False
+            self.engine.alarm(f"{promotion.id} is {promotion.phase}, and yet {written.revision} wrote it.")
+        return ""
 
-    async def _rebuild(self, written: Written, target: Target, id: PromotionId) -> bool:
+    async def _rebuild(self, written: Written, target: Target, id: PromotionId) -> str:
         requester = _signer(written.trailer("Requested-By"))
         if requester is None:
-            return False  # CI wrote it: there is no promotion to be lost
+            return ""  # CI wrote it: there is no promotion to be lost
         promotion = rebuilt(
             target,
             id=id,
@@ -108,9 +104,8 @@ class Reconciling:
         try:
             await store.create(promotion, delivery=None, holds=False)
         except (Conflict, TargetBusy):
-            return False  # somebody else was faster, or a later promotion is followed
-        log.warning("%s was lost, and is recorded anew from %s", id, written.revision)
-        return True
+            return ""  # somebody else was faster, or a later promotion is followed
+        return f"{id} was lost, and is recorded anew from {written.revision}."
 
 
 def _signer(trailer: str) -> Signer | None:
