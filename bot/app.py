@@ -228,7 +228,7 @@ async def _keep_reconciled(reconciling: Reconciling) -> None:
     while True:
         try:
             for sentence in await reconciling.reconcile():
-                log.warning("reconciled", what=sentence)
+                log.warning("reconciling", what=sentence)
         except Unavailable as error:
             log.warning("cannot reconcile", error=str(error))
         await asyncio.sleep(RECONCILE_EVERY)

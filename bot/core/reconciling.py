@@ -35,13 +35,13 @@ class Reconciling:
     engine: Engine
 
     async def reconcile(self) -> tuple[str, ...]:
-        """Put right what can be, and return a sentence for each record that was. Raises no error of one branch."""
+        """Put right what can be; returns a sentence for each record that was, and for each branch that is away."""
         done: list[str] = []
         for repository in {target.repository for target in self.engine.catalog.targets}:
             try:
                 await self._branch(repository, done)
             except PromoteError as error:
-                self.engine.alarm(f"{repository.name} cannot be compared with the store: {error}")
+                done.append(f"{repository.name} cannot be compared with the store yet: {error}")
         return tuple(done)
 
     async def _branch(self, repository: Repository, done: list[str]) -> None:

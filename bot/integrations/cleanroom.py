@@ -108,7 +108,8 @@ class Output:
     def words(self) -> str:
         """What git or the server said, for people: their sentences in one line."""
         lines = [line for line in self.err.splitlines() if line.strip() and not _BOILERPLATE.match(line)]
-        said = [line.strip() for line in lines if _SPEAKER.match(line)] or lines[-1:]
+        said = [line.strip() for line in lines if _SPEAKER.match(line)]
+        said = said or [line for line in lines[:-1] if line.startswith("Load key")] + lines[-1:]
         lines = [_SPEAKER.sub("", line).strip() for line in said if "failed to push some refs" not in line]
         joined = "; ".join(line.rstrip(".") for line in lines if line)
         return joined[:_LONGEST] or f"git ended with code {self.code}"
