@@ -273,3 +273,19 @@ async def test_who_has_decided_is_not_reminded(world: World) -> None:
     world.passes(3600)
     await world.rest(id)
     assert told_directly(world, AMY) == told_directly(world, BEN) == []
+
+
+async def test_who_asked_is_told_directly_when_the_card_has_no_place(world: World) -> None:
+    """The bot was never invited: the requester hears it once, and the card comes as soon as it is."""
+    channel = world.slack.channel(CHANNEL)
+    channel.members.remove(world.slack.bot_user)
+    id = await world.request()
+    for _ in range(3):
+        assert await world.advance(id) is not None
+        world.passes(60)
+    [told] = told_directly(world, DANA)
+    assert id in told
+    assert "/invite @promote-bot" in told
+    channel.members.add(world.slack.bot_user)
+    await world.advance(id)
+    assert id in (await world.shown(id))
