@@ -13,6 +13,7 @@ from benchmarks.editing import edits
 from benchmarks.pushing import commands, pushes
 from benchmarks.remotes import LARGE, MEDIUM, SMALL, Hosts
 from benchmarks.report import Figure, say, write
+from benchmarks.store import kept
 
 ROUND_TRIP = 0.03
 """Seconds; every request costs one, every new connection three."""
@@ -56,6 +57,8 @@ def measured(*, rounds: int, is_quick: bool) -> Iterator[Figure]:
             yield from burst(MEDIUM, originals[MEDIUM], hosts, folder, rounds=few, order=order)
             yield from commands(originals[SMALL], hosts, folder, rounds=few)
     yield from edits(rounds=rounds, order=order)
+    with tempfile.TemporaryDirectory() as name:
+        yield from kept(Path(name), rounds=rounds)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ from handlers.socket import SocketMode
 
 SHUTDOWN_WITHIN = 10.0
 RECONCILE_EVERY = 600.0
+SWEEP_EVERY = 3600.0
+SWEEP_AT_ONCE = 500
 
 log = structlog.get_logger()
 
@@ -131,7 +134,14 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
         url = settings.get("REDIS_URL") or await _embedded(settings, stack)
         try:
             client = web_client(token, api_url=settings.get("SLACK_API_URL"), tls=settings.tls())
-            stores = [RedisStore(connect(url, quick=quick)) for quick in (False, True)]
+            stores = [
+                RedisStore(
+                    connect(url, quick=quick),
+                    wait_replicas=settings.wait_replicas,
+                    allow_plain=settings.allow_plain,
+                )
+                for quick in (False, True)
+            ]
         except ValueError as error:
             raise SettingsError(str(error)) from error
         for store in stores:
@@ -212,6 +222,7 @@ async def run(settings: Settings, *, web_side: bool, worker_side: bool) -> None:
                 repositories = {target.repository for target in outside.catalog.targets}
                 await stack.enter_async_context(_running(outside.gitops.keep_fresh(repositories)))
                 await stack.enter_async_context(_running(_keep_reconciled(outside.reconciling())))
+                await stack.enter_async_context(_running(_keep_swept(outside.store, settings)))
                 await stack.enter_async_context(_working(outside.worker()))
             log.info("ready", web=web_side, worker=worker_side, targets=len(outside.catalog.targets))
             await stopping.wait()
@@ -232,6 +243,25 @@ async def _keep_reconciled(reconciling: Reconciling) -> None:
         except Unavailable as error:
             log.warning("cannot reconcile", error=str(error))
         await asyncio.sleep(RECONCILE_EVERY)
+
+
+async def _keep_swept(store: RedisStore, settings: Settings) -> None:
+    """Every hour, write down the promotions that ended long ago, and remove them from the store."""
+
+    def write(line: str) -> None:
+        settings.archive.parent.mkdir(parents=True, exist_ok=True)
+        with settings.archive.open("a", encoding="utf-8") as archive:
+            archive.write(f"{line}\n")
+            archive.flush()
+            os.fsync(archive.fileno())
+
+    while True:
+        try:
+            if swept := await store.sweep(before_days=settings.keep, write=write, limit=SWEEP_AT_ONCE):
+                log.info("swept", promotions=swept, archive=str(settings.archive))
+        except (Unavailable, OSError) as error:
+            log.warning("cannot sweep", error=str(error))
+        await asyncio.sleep(SWEEP_EVERY)
 
 
 async def _refuse_unsound(outside: Outside) -> None:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from bot.core.errors import PromoteError
@@ -100,6 +101,26 @@ class Settings:
         return float(self._number("PROMOTE_LEASE_SECONDS", 15, most=3600))
 
     @property
+    def wait_replicas(self) -> int:
+        """How many replicas of the store must confirm what people are told."""
+        return self._number("REDIS_WAIT_REPLICAS", 0, least=0, most=10)
+
+    @property
+    def allow_plain(self) -> bool:
+        """May the store be spoken to without TLS and a user of its own, on another machine?"""
+        return self.environ.get("REDIS_ALLOW_PLAIN") == "1"
+
+    @property
+    def keep(self) -> timedelta:
+        """How long a promotion that ended stays in the store."""
+        return timedelta(days=self._number("PROMOTE_KEEP_DAYS", 90, least=3, most=3650))
+
+    @property
+    def archive(self) -> Path:
+        """Where promotions are written, a line of JSON each, before they are removed from the store."""
+        return Path(self.environ.get("PROMOTE_ARCHIVE") or self.data_dir / "archive.jsonl")
+
+    @property
     def ca_bundle(self) -> Path | None:
         """An own certificate authority, for Slack, git and Argo CD."""
         given = self.environ.get("PROMOTE_CA_BUNDLE")
@@ -137,10 +158,10 @@ class Settings:
                 found.append(self.get(name))
         return [value for value in found if value]
 
-    def _number(self, name: str, default: int, *, most: int = 65535) -> int:
+    def _number(self, name: str, default: int, *, least: int = 1, most: int = 65535) -> int:
         text = self.environ.get(name, str(default))
-        if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= most):
-            raise SettingsError(f"{name} must be a number from 1 to {most}, not {text!r}.")
+        if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+            raise SettingsError(f"{name} must be a number from {least} to {most}, not {text!r}.")
         return int(text)
 
 

@@ -126,7 +126,7 @@ class Unreliable:
             while asked := await reader.read(65536):
                 asks.write(asked)
                 answer = await answers.read(65536)
-                if b"EVALSHA" in asked and b"NOSCRIPT" not in answer and self.losing:
+                if b"EVAL" in asked and b"NOSCRIPT" not in answer and self.losing:
                     self.losing -= 1
                     if self._dies and self._server:
                         self._server.close()

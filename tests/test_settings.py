@@ -2,6 +2,7 @@
 
 import ssl
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,20 @@ def test_a_bundle_that_holds_nothing_is_named(tmp_path: Path, content: str | Non
         file.write_text(content, encoding="utf-8")
     with pytest.raises(SettingsError, match=f"PROMOTE_CA_BUNDLE: {file} holds no certificates"):
         settings(PROMOTE_CA_BUNDLE=str(file)).tls()
+
+
+def test_the_store_s_replicas_and_its_memory_are_numbers() -> None:
+    """None has to confirm, and what ended is kept for ninety days, unless somebody says otherwise."""
+    assert (settings().wait_replicas, settings().allow_plain) == (0, False)
+    assert settings().keep == timedelta(days=90)
+    told = settings(REDIS_WAIT_REPLICAS="1", REDIS_ALLOW_PLAIN="1", PROMOTE_KEEP_DAYS="7")
+    assert (told.wait_replicas, told.allow_plain, told.keep) == (1, True, timedelta(days=7))
+    for name, text in (("REDIS_WAIT_REPLICAS", "-1"), ("PROMOTE_KEEP_DAYS", "2")):
+        with pytest.raises(SettingsError, match=f"{name} must be a number from"):
+            _ = (settings(**{name: text}).wait_replicas, settings(**{name: text}).keep)
+
+
+def test_the_archive_lies_in_the_data_folder(tmp_path: Path) -> None:
+    """Unless it has a place of its own."""
+    assert settings(PROMOTE_DATA_DIR=str(tmp_path)).archive == tmp_path / "archive.jsonl"
+    assert settings(PROMOTE_ARCHIVE="/var/x.jsonl").archive == Path("/var/x.jsonl")

@@ -21,7 +21,6 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 from store_bench import (
-    ANN,
     DEV,
     NOON,
     PROD,
@@ -60,7 +59,7 @@ ASIDE: dict[Phase, list[Way]] = {
     ],
     Phase.APPROVED: [
         lambda each: each.lose_quorum(at=NOON, kept=(), why="left"),
-        lambda each: each.cancel(by=ANN.id, at=NOON, why=None),
+        lambda each: each.expire(at=NOON, why="late"),
         lambda each: each.outdate(at=NOON, why="changed"),
     ],
     Phase.COMMITTING: [lambda each: each.reopen(at=NOON), lambda each: each.fail(at=NOON, why="refused")],

@@ -13,7 +13,13 @@ from bot.core.errors import Unavailable
 from bot.core.ports import Card, Change
 from bot.core.promotion import Phase
 from bot.core.rollout import Look
-from bot.integrations.soundness import version_finding
+from bot.integrations.soundness import (
+    clock_finding,
+    durability_finding,
+    replicas_finding,
+    transport_finding,
+    version_finding,
+)
 from bot.integrations.store import RedisStore, connect
 
 REFUSED = (
@@ -253,7 +259,47 @@ def test_the_version_is_judged_by_its_own_line(told: dict[str, object], level: s
     assert version_finding(told).level == level
 
 
-def test_an_address_of_another_kind_is_refused() -> None:
-    """A typing error in REDIS_URL is found at the start."""
-    with pytest.raises(ValueError, match="schemes"):
-        connect("http://localhost", quick=True)
+PASSWORD = {"host": "store.example", "password": "x"}
+
+
+@pytest.mark.parametrize(
+    ("connection", "is_encrypted", "level"),
+    [
+        ({"path": "/run/store.sock"}, False, "ok"),
+        ({"host": "127.0.0.2"}, False, "ok"),
+        ({"host": "::1"}, False, "ok"),
+        ({"host": "localhost"}, False, "ok"),
+        (PASSWORD, True, "ok"),
+        ({"host": "store.example", "ssl_certfile": "/run/bot.pem"}, True, "ok"),
+        (PASSWORD, False, "error"),
+        ({"host": "10.0.0.1", "password": "x"}, False, "error"),
+        ({"host": "store.example"}, True, "error"),
+        ({"host": "store.example"}, False, "error"),
+    ],
+)
+def test_what_leaves_the_machine_is_encrypted_and_has_a_password(
+    connection: dict[str, object], is_encrypted: bool, level: str
+) -> None:
+    """Else the bot does not start, unless a setting says by name that it may: then it is warned of."""
+    found = transport_finding(connection, is_encrypted=is_encrypted)
+    allowed = transport_finding(connection, is_encrypted=is_encrypted, allow_plain=True)
+    assert found.level == level
+    assert allowed.level == ("ok" if level == "ok" else "warn")
+    assert level == "ok" or "REDIS_ALLOW_PLAIN=1" in found.text
+
+
+@pytest.mark.parametrize(("ahead", "level"), [(4.9, "ok"), (5.1, "warn"), (-4.9, "ok"), (-5.1, "warn")])
+def test_clocks_that_differ_are_told(ahead: float, level: str) -> None:
+    """Expiry is judged by our clock, and the queue by the server's."""
+    assert clock_finding(ahead).level == level
+
+
+def test_a_disk_that_cannot_be_written_is_an_error() -> None:
+    """The server would go on and keep nothing."""
+    told = {"aof_enabled": 1, "aof_last_write_status": "err"}
+    assert durability_finding(told, fsync="always").level == "error"
+
+
+def test_replicas_that_cannot_be_counted_are_not_vouched_for() -> None:
+    """Where INFO is forbidden, nobody knows."""
+    assert replicas_finding({}, wanted=1).level == "warn"

@@ -12,13 +12,17 @@ local function score(ms) return string.format('%.3f', ms) end
 
 # ARGV: the changes as JSON, the delivery or '', how long it is kept (ms).
 # Nothing is written before everything is checked. A record that is already as we would leave it counts as saved.
+# A repetition writes once more what is there: WAIT confirms only what came before on its own connection.
 SAVE = (
     NOW
     + """
 local changes, delivery = cjson.decode(ARGV[1]), '{gp}:req:' .. ARGV[2]
 if ARGV[2] ~= '' then
   local made = redis.call('GET', delivery)
-  if made then return {'SEEN', made} end
+  if made then
+    redis.call('SET', delivery, made, 'KEEPTTL')
+    return {'SEEN', made}
+  end
 end
 
 local saved = 0
@@ -31,7 +35,10 @@ for _, change in ipairs(changes) do
     return {'CONFLICT', change.id}
   end
 end
-if saved == #changes then return {'OK', ''} end
+if saved == #changes then
+  redis.call('HSET', '{gp}:p:' .. changes[1].id, 'edition', changes[1].edition)
+  return {'OK', ''}
+end
 if saved > 0 then return {'CONFLICT', changes[1].id} end
 
 local owners, moved = {}, {}
@@ -72,9 +79,7 @@ for _, change in ipairs(changes) do
     redis.call('ZADD', '{gp}:ph:' .. change.to, at, id)
   end
   if change.edition == 1 then
-    for _, index in ipairs({change.target, 'by:' .. change.by, 'all'}) do
-      redis.call('ZADD', '{gp}:ix:' .. index, at, id)
-    end
+    redis.call('ZADD', '{gp}:ix:' .. change.target, at, id)
   end
   -- Where somebody works on it, `rest` sees that it has moved on; two at once would tell people twice.
   local lease = redis.call('HGET', '{gp}:leases', id)
@@ -152,4 +157,30 @@ return {'OURS', redis.call('GET', KEYS[2]) or ''}
 END_TURN = """
 if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
+# ARGV: a phase, how long ago (ms), how many to pass over, how many at most. Longest ago first.
+ENDED = (
+    NOW
+    + """
+return redis.call('ZRANGEBYSCORE', '{gp}:ph:' .. ARGV[1], '-inf', score(now - ARGV[2]), 'LIMIT', ARGV[3], ARGV[4])
+"""
+)
+
+# ARGV: id, edition, phase, target, requester. Returns whether it was forgotten; not what anybody still works with,
+# nor what is not as it was read. Older versions of the bot kept an index by requester, and one of everything.
+FORGET = """
+local id, key = ARGV[1], '{gp}:p:' .. ARGV[1]
+if redis.call('HGET', key, 'edition') ~= ARGV[2]
+  or redis.call('ZSCORE', KEYS[1], id)
+  or redis.call('GET', '{gp}:hold:' .. ARGV[4]) == id
+  or redis.call('GET', '{gp}:follow:' .. ARGV[4]) == id
+then
+  return 0
+end
+redis.call('DEL', key, key .. ':e', key .. ':card', key .. ':look')
+for _, index in ipairs({'ph:' .. ARGV[3], 'ix:' .. ARGV[4], 'ix:by:' .. ARGV[5], 'ix:all'}) do
+  redis.call('ZREM', '{gp}:' .. index, id)
+end
+return 1
 """

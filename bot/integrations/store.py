@@ -10,76 +10,48 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
 from redis import exceptions
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.commands.core import AsyncScript
 from redis.typing import EncodableT
 
 from bot.core.catalog import Target
 from bot.core.errors import Conflict, TargetBusy, Unavailable
 from bot.core.ports import Card, Change
-from bot.core.promotion import SCHEMA, Event, Phase, Promotion, PromotionId
+from bot.core.promotion import Event, Phase, Promotion, PromotionId
 from bot.core.rollout import Look
-from bot.integrations import lua
+from bot.integrations import lua, records, scripts
+from bot.integrations.redis_address import Client, close, connect
+from bot.integrations.redis_trouble import SYSTEM, ask
 from bot.integrations.soundness import Finding, examine
 from bot.telemetry import TRANSITIONS
 
-SYSTEM = "the store"
+__all__ = ["RedisStore", "connect"]
+
 DUE = "{gp}:due"
 WAKE = "{gp}:wake"
 DELIVERY_KEPT = timedelta(hours=48)
 REVISION_TOLD = timedelta(hours=1)
 
 _Told = TypeVar("_Told")
-_PROMOTION = TypeAdapter(Promotion)
-_EVENT = TypeAdapter(Event)
-_CARD = TypeAdapter(Card)
-_LOOK = TypeAdapter(Look)
-
-
-def connect(url: str, *, quick: bool) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`; raises `ValueError` for another address.
-
-    `quick` is for the web side, where a person waits: it gives up a try after 0.7 seconds, else after 5.
-    """
-    patience = 0.7 if quick else 5.0
-    return Redis.from_url(
-        url,
-        socket_timeout=patience,
-        socket_connect_timeout=patience,
-        decode_responses=True,
-        health_check_interval=15,
-        max_connections=500,
-        protocol=2,  # answers of one shape from every server, and no hello before the first command
-        # The store itself tries again: it must know whether any of its tries may have arrived. These two errors
-        # drop the connection, so that the next try finds the new primary after a failover.
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[exceptions.ReadOnlyError, exceptions.BusyLoadingError],
-    )
 
 
 class RedisStore:
-    """The core's `Store` and `Queue` on one Redis or Valkey server. Every method may raise `Unavailable`."""
+    """The core's `Store` and `Queue`, wherever `connect` leads. Every method may raise `Unavailable`.
 
-    def __init__(self, client: Redis) -> None:
+    What `create` and `save` write, `wait_replicas` replicas confirm, or the method raises: it may be repeated, and
+    then asks for their confirmation again. `allow_plain` accepts a server on another machine without encryption or
+    password.
+    """
+
+    def __init__(self, client: Client, *, wait_replicas: int = 0, allow_plain: bool = False) -> None:
         self._client = client
-        self._save = client.register_script(lua.SAVE)
-        self._claim = client.register_script(lua.CLAIM)
-        self._renew = client.register_script(lua.RENEW)
-        self._rest = client.register_script(lua.REST)
-        self._wake = client.register_script(lua.WAKE)
-        self._take_turn = client.register_script(lua.TAKE_TURN)
-        self._end_turn = client.register_script(lua.END_TURN)
+        self._wait_replicas = wait_replicas
+        self._allow_plain = allow_plain
         self._wakes: PubSub | None = None
         self._listening = asyncio.Lock()
 
@@ -104,13 +76,12 @@ class RedisStore:
     async def load(self, id: str) -> Promotion | None:
         """The promotion as it stands, or None; `Unavailable` where this version of the bot cannot read it."""
         record: Any = await self._ask(lambda: self._client.hget(_key(id), "record"))
-        return None if record is None else _promotion(id, record)
+        return None if record is None else records.promotion(id, record)
 
     async def events(self, id: str, *, after: int = 0) -> tuple[Event, ...]:
         """Its story in order, from the event that follows edition `after`."""
         found: list[Any] = await self._ask(lambda: self._client.lrange(f"{_key(id)}:e", after, -1))
-        story = [_read(_EVENT, event) for event in found]
-        return tuple(event for event in story if event is not None)
+        return records.events(found)
 
     async def holder(self, target: Target) -> PromotionId | None:
         """Which promotion holds the target."""
@@ -132,49 +103,47 @@ class RedisStore:
     async def card(self, id: str) -> Card:
         """What the people have seen of it; nothing, where that cannot be read: the card is posted anew."""
         found: Any = await self._ask(lambda: self._client.get(f"{_key(id)}:card"))
-        return _read(_CARD, found) or Card()
+        return records.read(Card, found)
 
     async def save_card(self, id: str, card: Card) -> None:
         """Remember what the people have seen; the last write wins."""
-        await self._ask(lambda: self._client.set(f"{_key(id)}:card", _CARD.dump_json(card)), writes=True)
+        await self._ask(lambda: self._client.set(f"{_key(id)}:card", records.beside(card)), writes=True)
 
     async def look(self, id: str) -> Look:
         """The last look at its rollout; empty where there was none, or none that can be read."""
         found: Any = await self._ask(lambda: self._client.get(f"{_key(id)}:look"))
-        return _read(_LOOK, found) or Look()
+        return records.read(Look, found)
 
     async def save_look(self, id: str, look: Look) -> None:
         """Remember the last look; the last write wins, and no edition is counted."""
-        await self._ask(lambda: self._client.set(f"{_key(id)}:look", _LOOK.dump_json(look)), writes=True)
+        await self._ask(lambda: self._client.set(f"{_key(id)}:look", records.beside(look)), writes=True)
 
     async def claim(self, *, limit: int, lease: timedelta) -> tuple[PromotionId, ...]:
         """Up to `limit` promotions that are due, longest first; each is due again after `lease`."""
-        ids = await self._run(self._claim, limit, _milliseconds(lease))
+        ids = await self._run(lua.CLAIM, limit, _milliseconds(lease))
         return tuple(PromotionId(id) for id in ids)
 
     async def renew(self, ids: Sequence[str], *, lease: timedelta) -> None:
         """Put off the next look at these for another `lease`."""
-        await self._run(self._renew, _milliseconds(lease), *ids)
+        await self._run(lua.RENEW, _milliseconds(lease), *ids)
 
     async def rest(self, id: str, *, edition: int, after: timedelta | None) -> None:
         """Look again `after` this long; None: never. At once, where the record has moved on from `edition`."""
-        await self._run(self._rest, id, edition, "" if after is None else _milliseconds(after))
+        await self._run(lua.REST, id, edition, "" if after is None else _milliseconds(after))
 
     async def wake(self, id: str) -> None:
         """Make it due now, where it exists."""
-        await self._run(self._wake, id)
+        await self._run(lua.WAKE, id)
 
     async def take_turn(self, branch: str, *, by: str, lease: timedelta) -> tuple[bool, str | None]:
         """Whether the branch is `by`'s to write for `lease`, and the revision that the last one left there."""
-        said: Any = await self._ask(
-            lambda: self._take_turn(keys=_turn(branch), args=[by, _milliseconds(lease)]), writes=True
-        )
+        said = await self._run(lua.TAKE_TURN, by, _milliseconds(lease), keys=_turn(branch))
         return said[0] == "OURS", str(said[1]) or None
 
     async def end_turn(self, branch: str, *, by: str, revision: str | None) -> None:
         """Give the branch to the next one; `revision` is where it stands now, None where nothing was pushed."""
-        arguments: list[str | int] = [by, revision or "", _milliseconds(REVISION_TOLD)]
-        await self._ask(lambda: self._end_turn(keys=_turn(branch), args=arguments), writes=True)
+        kept = _milliseconds(REVISION_TOLD)
+        await self._run(lua.END_TURN, by, revision or "", kept, keys=_turn(branch))
 
     async def wait(self, timeout: float) -> None:
         """Return when something became due, or after `timeout` seconds; waiters of one store take turns."""
@@ -182,18 +151,46 @@ class RedisStore:
             until = asyncio.get_running_loop().time() + timeout
             await self._ask(lambda: self._hear(until))
 
+    async def sweep(self, *, before_days: timedelta, write: Callable[[str], None], limit: int) -> int:
+        """Forget up to `limit` promotions that ended longer ago than `before_days`; returns how many.
+
+        Each is first handed to `write` as one line of JSON, its record and its events; `write` returns when the
+        line is safe. Where several sweep, or one is stopped, a line may be written twice. What is still due, holds
+        its target, or was written by a newer version of the bot is kept.
+
+        Raises `ValueError` for less than 48 hours: a delivery may still ask for its promotion.
+        """
+        if before_days < DELIVERY_KEPT:
+            raise ValueError(f"promotions are kept for {DELIVERY_KEPT} at least")
+        swept = 0
+        for phase in (phase for phase in Phase if phase.is_final):
+            passed = 0
+            while swept < limit:
+                age = _milliseconds(before_days)
+                ids = await self._run(lua.ENDED, phase, age, passed, limit - swept)
+                for id in ids:
+                    forgotten = await self._forget(id, phase, write)
+                    swept += forgotten
+                    passed += not forgotten
+                if not ids:
+                    break
+        return swept
+
     async def ping(self) -> None:
-        """Return where the server answers."""
-        await self._ask(self._client.ping)
+        """Return where the server that holds the keys answers."""
+        await self._ask(lambda: self._client.type(DUE))
 
     async def soundness(self) -> list[Finding]:
         """Is the server one that may be trusted with promotions?"""
-        return await self._ask(lambda: examine(self._client))
+        look = partial(
+            examine, self._client, wait_replicas=self._wait_replicas, allow_plain=self._allow_plain
+        )
+        return await self._ask(look)
 
     async def aclose(self) -> None:
         """Close every connection, and the client with them."""
         await self._stop_listening()
-        await self._client.aclose()
+        await close(self._client)
 
     async def _write(
         self, changes: Sequence[Change], *, holds: bool, delivery: str | None
@@ -201,7 +198,7 @@ class RedisStore:
         """Run the one script that saves; returns the id that the delivery made before, if it did."""
         words = json.dumps([_arguments(change, holds=holds) for change in changes])
         kept = _milliseconds(DELIVERY_KEPT)
-        code, detail = await self._run(self._save, words, delivery or "", kept)
+        code, detail = await self._ask(lambda: self._confirmed([words, delivery or "", kept]), writes=True)
         target = changes[0].after.target
         if code == "BUSY":
             raise TargetBusy(
@@ -217,8 +214,38 @@ class RedisStore:
                 TRANSITIONS.labels(phase=change.after.phase, environment=change.after.environment).inc()
         return None
 
-    async def _run(self, script: AsyncScript, *words: EncodableT) -> Any:
-        return await self._ask(lambda: script(keys=[DUE], args=words), writes=True)
+    async def _confirmed(self, words: Sequence[EncodableT]) -> Any:
+        """The answer of the script that saves, when enough replicas have what it wrote."""
+        if not self._wait_replicas:
+            return await scripts.run(self._client, lua.SAVE, keys=[DUE], args=words)
+        answer, confirmed = await scripts.run_confirmed(
+            self._client, lua.SAVE, keys=[DUE], args=words, replicas=self._wait_replicas
+        )
+        if answer[0] in ("OK", "SEEN") and confirmed < self._wait_replicas:
+            raise Unavailable(
+                SYSTEM,
+                f"only {confirmed} of {self._wait_replicas} replicas have confirmed the change, and a failover could "
+                "lose it",
+                maybe_done=True,
+            )
+        return answer
+
+    async def _run(self, script: str, *words: EncodableT, keys: Sequence[str] = (DUE,)) -> Any:
+        return await self._ask(lambda: scripts.run(self._client, script, keys=keys, args=words), writes=True)
+
+    async def _forget(self, id: str, phase: Phase, write: Callable[[str], None]) -> bool:
+        """Write one down and forget it, if it can be read and nobody works with it any more."""
+        record: Any = await self._ask(lambda: self._client.hget(_key(id), "record"))
+        story: list[Any] = await self._ask(lambda: self._client.lrange(f"{_key(id)}:e", 0, -1))
+        found = next(records.legible([(id, record)]), None)
+        if found is None or found.phase is not phase:
+            return False
+        write(records.line(record, story))
+        words = (id, found.edition, phase, found.target, found.requested_by.id)
+        return bool(await self._run(lua.FORGET, *words))
+
+    async def _ask(self, do: Callable[[], Awaitable[_Told]], *, writes: bool = False) -> _Told:
+        return await ask(self._client, do, writes=writes)
 
     async def _owner(self, slot: str) -> PromotionId | None:
         found: Any = await self._ask(lambda: self._client.get(slot))
@@ -232,7 +259,7 @@ class RedisStore:
                     pipeline.hget(_key(id), "record")
                 return list(zip(ids, await pipeline.execute(), strict=True))
 
-        return tuple(_legible(await self._ask(read)))
+        return tuple(records.legible(await self._ask(read)))
 
     async def _hear(self, until: float) -> None:
         """Read the wake channel until a word comes; what piled up is one word."""
@@ -254,62 +281,6 @@ class RedisStore:
         if wakes is not None:
             await wakes.aclose()  # type: ignore[no-untyped-call]
 
-    async def _ask(self, do: Callable[[], Awaitable[_Told]], *, writes: bool = False) -> _Told:
-        """What the server answers, with one more try; each of its errors becomes `Unavailable`."""
-        maybe_done = False
-        tries = 2
-        while True:
-            try:
-                return await do()
-            except exceptions.RedisError as raised:
-                # A refused password arrives wrapped in an error of the connection.
-                error = raised.__cause__ if isinstance(raised.__cause__, exceptions.RedisError) else raised
-                tries -= 1
-                maybe_done = maybe_done or (writes and not _never_arrived(error))
-                if tries == 0 or not isinstance(error, _PASSING):
-                    raise Unavailable(SYSTEM, _words(error), maybe_done=maybe_done) from raised
-
-
-_PASSING = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError)
-"""Another try may do; `ConnectionError` includes that the server is loading its data."""
-
-_NOTHING_DONE = (
-    exceptions.AuthenticationError,
-    exceptions.BusyLoadingError,
-    exceptions.MaxConnectionsError,
-    exceptions.OutOfMemoryError,
-    exceptions.ReadOnlyError,
-)
-"""The server, or our own pool, said no before anything was written."""
-
-
-def _never_arrived(error: exceptions.RedisError) -> bool:
-    """Is it certain that nothing was done, because somebody said so or because there was no connection?"""
-    if type(error) is not exceptions.ConnectionError:
-        return isinstance(error, _NOTHING_DONE)
-    cause = error.__context__
-    if isinstance(cause, ConnectionRefusedError | FileNotFoundError | PermissionError | socket.gaierror):
-        return True
-    # asyncio sums up the failures of several addresses in an error without a number.
-    return type(cause) is OSError and cause.errno is None
-
-
-def _words(error: exceptions.RedisError) -> str:
-    """What happened, for people; the library's own words can hold an address."""
-    if isinstance(error, exceptions.TimeoutError):
-        return "it did not answer in time"
-    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
-        return "it refuses the bot's user or password, or what that user may do"
-    if isinstance(error, exceptions.OutOfMemoryError):
-        return "it is full: its memory limit is reached"
-    if isinstance(error, exceptions.BusyLoadingError):
-        return "it is still loading its data"
-    if isinstance(error, exceptions.ReadOnlyError):
-        return "it takes no writes, as a replica does; a failover may be under way"
-    if isinstance(error, exceptions.ConnectionError):
-        return "it cannot be reached" if _never_arrived(error) else "the connection broke"
-    return f"it answered with an error: {error}"
-
 
 def _arguments(change: Change, *, holds: bool) -> dict[str, Any]:
     """One change as the script reads it. The phase alone says which slots the promotion has afterwards."""
@@ -323,42 +294,14 @@ def _arguments(change: Change, *, holds: bool) -> dict[str, Any]:
     return {
         "id": after.id,
         "edition": after.edition,
-        "record": _PROMOTION.dump_json(after).decode(),
-        "event": _EVENT.dump_json(after.last).decode(),
+        "record": records.record(after),
+        "event": records.event(after.last),
         "from": before.phase if before else "",
         "to": after.phase,
         "target": after.target,
-        "by": after.requested_by.id,
         "gives": [slot for slot, wanted in has.items() if not wanted],
         "takes": [slot for slot, wanted in has.items() if wanted],
     }
-
-
-def _promotion(id: str, record: str) -> Promotion:
-    """The record as a value; `Unavailable` where a newer version of the bot wrote it, or nobody can read it."""
-    try:
-        found = json.loads(record)
-        if found.get("schema", SCHEMA) > SCHEMA:
-            raise Unavailable(SYSTEM, f"{id} was written by a newer version of the bot and is left to it")
-        return _PROMOTION.validate_python(found)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise Unavailable(SYSTEM, f"the record of {id} cannot be read") from error
-
-
-def _read(kind: TypeAdapter[_Told], text: str | None) -> _Told | None:
-    """What stands beside a record, or None: another version's words about it must not stop a promotion."""
-    try:
-        return None if text is None else kind.validate_json(text)
-    except ValidationError:
-        return None
-
-
-def _legible(found: Iterable[tuple[str, str | None]]) -> Iterator[Promotion]:
-    """A record that we cannot read must not hide the others."""
-    for id, record in found:
-        with suppress(Unavailable):
-            if record is not None:
-                yield _promotion(id, record)
 
 
 def _key(id: str) -> str:
