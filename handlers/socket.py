@@ -12,6 +12,8 @@ from slack_bolt.app.async_app import AsyncApp
 PING_EVERY = 10.0
 DEAF_AFTER = 4 * PING_EVERY
 LOOK_EVERY = 5.0
+CONNECT_WITHIN = 5.0
+"""Seconds; the library would sleep between its own tries for as long as between two pings."""
 
 log = structlog.get_logger()
 
@@ -19,12 +21,20 @@ log = structlog.get_logger()
 class SocketMode:
     """Keeps one connection to Slack; a deaf one is replaced by a new one, never reused."""
 
-    def __init__(self, app: AsyncApp, app_token: str, *, look_every: float = LOOK_EVERY) -> None:
+    def __init__(
+        self,
+        app: AsyncApp,
+        app_token: str,
+        *,
+        look_every: float = LOOK_EVERY,
+        connect_within: float = CONNECT_WITHIN,
+    ) -> None:
         self._app = app
         self._app_token = app_token
         self._handler: AsyncSocketModeHandler | None = None
         self._connected_at = 0.0
         self._look_every = look_every
+        self._connect_within = connect_within
 
     @property
     def is_hearing(self) -> bool:
@@ -48,7 +58,8 @@ class SocketMode:
         await self._close()
         handler = AsyncSocketModeHandler(self._app, self._app_token, ping_interval=PING_EVERY)
         try:
-            await handler.connect_async()
+            async with asyncio.timeout(self._connect_within):
+                await handler.connect_async()
         except Exception as error:  # noqa: BLE001 - whatever the library raises, the next turn tries again
             log.warning("Socket Mode could not connect", error=str(error))
             await handler.close_async()

@@ -42,7 +42,7 @@ async def socket(slack: FakeSlack) -> AsyncIterator[SocketMode]:
     app = AsyncApp(
         client=web_client(BOT_TOKEN, api_url=slack.api_url), authorize=authorize, signing_secret=""
     )
-    made = SocketMode(app, APP_TOKEN, look_every=0.05)
+    made = SocketMode(app, APP_TOKEN, look_every=0.05, connect_within=1)
     running = asyncio.create_task(made.run())
     yield made
     running.cancel()
