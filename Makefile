@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: demo test bench lint install lock clean
+.PHONY: demo test bench chaos lint install lock clean
 
 demo: $(VENV)/.runtime          ## the whole product on this machine, with a simulated Slack and Argo CD
 	@$(RUN) -m bot demo
@@ -12,8 +12,11 @@ demo: $(VENV)/.runtime          ## the whole product on this machine, with a sim
 test: $(VENV)/.dev              ## every test; needs no root
 	@$(RUN) -m pytest
 
-bench: $(VENV)/.dev             ## how fast a commit is, against a bare git push; about ten minutes
+bench: $(VENV)/.dev             ## how fast a commit is, against a bare git push; about five minutes
 	@PYTHONPATH=tests $(RUN) -m benchmarks
+
+chaos: $(VENV)/.dev             ## kill the bot at every boundary and check every promotion; about 25 minutes
+	@PYTHONPATH=tests $(RUN) -m chaos
 
 lint: $(VENV)/.dev              ## style, types, and the architecture's import contracts
 	@$(RUN) -m ruff check .

@@ -100,7 +100,7 @@ class BarePush:
         subprocess.run(
             ["git", *arguments],
             cwd=folder or self._folder,
-            env=self._room.environment(remote=True),
+            env=self._room.environment(self._folder, remote=True),
             input=stdin.encode(),
             capture_output=True,
             check=True,
