@@ -99,13 +99,11 @@ class Writer:
     async def _push(
         self, batch: Batch, outcomes: Sequence[asyncio.Future[str]], left_by_others: str | None
     ) -> None:
-        why: BaseException = shutting_down(maybe_done=True)
+        why: Exception = shutting_down(maybe_done=True)
         try:
             await self._branch.run(functools.partial(batch.write, left_by_others=left_by_others))
-        except BaseException as error:
-            why = error if isinstance(error, Exception) else why
-            if not isinstance(error, Exception):
-                raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear it
+            why = error
         finally:
             for number, outcome in enumerate(outcomes):
                 _tell(outcome, batch.told.get(number, why))
@@ -297,7 +295,7 @@ def identity(author: Author) -> tuple[str, str]:
     return name or "unknown", email or NO_EMAIL
 
 
-def _tell(outcome: asyncio.Future[str], told: str | BaseException) -> None:
+def _tell(outcome: asyncio.Future[str], told: str | Exception) -> None:
     if outcome.done():
         return
     if isinstance(told, str):
