@@ -37,7 +37,7 @@ from bot.integrations.gitops import GitRepository
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.settings import Settings, SettingsError
-from bot.telemetry import ALARMS
+from bot.telemetry import ALARMS, BUGS
 from bot.worker import Worker
 from handlers import register
 from handlers.listening import Background
@@ -240,8 +240,10 @@ async def _keep_reconciled(reconciling: Reconciling) -> None:
         try:
             for sentence in await reconciling.reconcile():
                 log.warning("reconciling", what=sentence)
-        except Unavailable as error:
-            log.warning("cannot reconcile", error=str(error))
+        except Exception:
+            # One strange commit must not end it for all the others.
+            BUGS.inc()
+            log.exception("cannot reconcile")
         await asyncio.sleep(RECONCILE_EVERY)
 
 

@@ -1,6 +1,7 @@
 """What git remembers of promotions when the store has lost them."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -182,3 +183,25 @@ async def test_a_branch_that_is_away_is_compared_later(world: World) -> None:
     assert len(await reconciling(world).reconcile()) == 1
     assert sample.log(world.repository, limit=1)
     assert (await world.find(id)).phase is Phase.COMMITTED
+
+
+@pytest.mark.parametrize("date", ["99999999999999 +0000", "-5 +0000", "yesterday"])
+async def test_a_date_that_no_calendar_knows_stops_nobody(world: World, date: str) -> None:
+    """Anybody may push a commit with the bot's name and such a date: the other commits are still compared."""
+    id = await world.committed()
+
+    def git(*words: str, stdin: str | None = None) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=world.repository, input=stdin, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    tip = git("rev-parse", "main")
+    ours = f"{COMMITTER.name} <{COMMITTER.email}>"
+    head = f"tree {git('rev-parse', 'main^{tree}')}\nparent {tip}\nauthor {ours} {date}\ncommitter {ours} {date}\n"
+    raw = f"{head}\nPromote\n\n{TRAILERS}"
+    odd = git("hash-object", "-t", "commit", "-w", "--literally", "--stdin", stdin=raw)
+    git("update-ref", "refs/heads/main", odd)
+    await lose_everything(world)
+    [sentence] = await reconciling(world).reconcile()
+    assert sentence.startswith(f"{id} was lost")

@@ -12,7 +12,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -174,14 +173,10 @@ class GitRepository:
         def read(mirror: Mirror) -> tuple[Written, ...]:
             mirror.fetch(since=asked_at)
             logged = mirror.newest("Promotion-Id: ", limit=limit)
-            ours = [each for each in logged if each.committer == self._committer and each.at.isdecimal()]
             return tuple(
-                Written(
-                    revision=each.revision,
-                    at=datetime.fromtimestamp(int(each.at), UTC),
-                    trailers=each.trailers,
-                )
-                for each in ours
+                Written(revision=each.revision, at=each.at, trailers=each.trailers)
+                for each in logged
+                if each.committer == self._committer and each.at
             )
 
         return await self._ask(repository, read)

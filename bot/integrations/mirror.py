@@ -40,8 +40,8 @@ class Logged:
 
     revision: str
     committer: tuple[str, str]
-    at: str
-    """Seconds since 1970, as the commit says them."""
+    at: datetime | None
+    """None for a date that no calendar knows."""
     trailers: tuple[tuple[str, str], ...]
 
 
@@ -194,11 +194,9 @@ class Mirror:
         found = self._run("log", "-1", "--format=%H%x00%an%x00%ct", self._ref, "--", path).out
         if not found:
             return None
-        revision, author, at = found.split("\0")
-        try:
-            return Push(revision=revision, author=author, at=datetime.fromtimestamp(int(at), UTC))
-        except (ValueError, OverflowError, OSError):
-            return None  # a date that no calendar knows
+        revision, author, seconds = found.split("\0")
+        at = _date(seconds)
+        return Push(revision=revision, author=author, at=at) if at else None
 
     def tidy(self) -> None:
         """Put the packs together where there are many, and clear up what was broken off; for an idle moment."""
@@ -396,7 +394,15 @@ def _claimed(folder: Path) -> int | None:
     return lock
 
 
-def _logged(revision: str, name: str, email: str, at: str, text: str) -> Logged:
+def _date(seconds: str) -> datetime | None:
+    """A commit's date; anybody may write a commit, with any number in it."""
+    try:
+        return datetime.fromtimestamp(int(seconds), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _logged(revision: str, name: str, email: str, seconds: str, text: str) -> Logged:
     lines = [line.partition(":") for line in text.splitlines()]
     trailers = tuple((key.strip(), value.strip()) for key, _, value in lines)
-    return Logged(revision=revision.strip(), committer=(name, email), at=at, trailers=trailers)
+    return Logged(revision=revision.strip(), committer=(name, email), at=_date(seconds), trailers=trailers)
