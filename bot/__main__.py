@@ -76,12 +76,16 @@ def manifest(
     url: Annotated[
         str | None, typer.Option(help="The bot's public address, for HTTP instead of Socket Mode.")
     ] = None,
+    history: Annotated[
+        bool,
+        typer.Option("--history", help="Let it read its channels, so that no card is ever posted twice."),
+    ] = False,
 ) -> None:
     """Print the manifest to create the Slack app from."""
     from handlers.manifest import manifest as text
 
     try:
-        print(text(url), end="")
+        print(text(url, history=history), end="")
     except PromoteError as error:
         _give_up(error)
 

@@ -45,7 +45,12 @@ from handlers.requests import slack_events
 from handlers.socket import SocketMode
 
 SHUTDOWN_WITHIN = 10.0
+ANSWERED_WITHIN = 3.0
+"""Seconds until a request is answered, as Slack demands it."""
 RECONCILE_EVERY = 600.0
+EXAMINE_EVERY = 600.0
+LAST_SECOND = 1.0
+"""What a push has left that is still under way when everything else has ended."""
 SWEEP_EVERY = 3600.0
 SWEEP_AT_ONCE = 500
 
@@ -214,24 +219,50 @@ async def run(settings: Settings, *, web_side: bool, worker_side: bool) -> None:
         if worker_side and (missing := unsigned(settings, outside.config)):
             raise SettingsError(missing[0])
         async with contextlib.AsyncExitStack() as stack:
-            socket = await _hear(outside, stack) if web_side else None
+            hearing = await stack.enter_async_context(contextlib.AsyncExitStack())
+            working = await stack.enter_async_context(contextlib.AsyncExitStack())
+            socket = await _hear(outside, hearing) if web_side else None
             # Web and worker may stand on one machine, as the Procfile has them.
             port = settings.operations_port(9090 if web_side else 9091)
             await stack.enter_async_context(_operations(outside, stopping, socket, port))
             if worker_side:
-                repositories = {target.repository for target in outside.catalog.targets}
-                await stack.enter_async_context(_running(outside.gitops.keep_fresh(repositories)))
-                await stack.enter_async_context(_running(_keep_reconciled(outside.reconciling())))
-                await stack.enter_async_context(_running(_keep_swept(outside.store, settings)))
-                await stack.enter_async_context(_working(outside.worker()))
+                await _work(outside, working)
             log.info("ready", web=web_side, worker=worker_side, targets=len(outside.catalog.targets))
             await stopping.wait()
             log.info("stopping")
+            ends_at = asyncio.get_running_loop().time() + SHUTDOWN_WITHIN
+            # Side by side, while `/readyz` still says that we are about to go.
+            await asyncio.gather(hearing.aclose(), working.aclose())
+            left = max(LAST_SECOND, ends_at - asyncio.get_running_loop().time())
+            await outside.gitops.aclose(within=left)
 
 
 def _alarm(sentence: str) -> None:
     ALARMS.inc()
     log.error("alarm", what=sentence)
+
+
+async def _work(outside: Outside, stack: contextlib.AsyncExitStack) -> None:
+    """Move promotions on, and do what has to be done now and then."""
+    repositories = {target.repository for target in outside.catalog.targets}
+    for work in (
+        outside.gitops.keep_fresh(repositories),
+        _keep_reconciled(outside.reconciling()),
+        _keep_swept(outside.store, outside.settings),
+        _keep_examined(outside.store),
+    ):
+        await stack.enter_async_context(_running(work))
+    await stack.enter_async_context(_working(outside.worker()))
+
+
+async def _keep_examined(store: RedisStore) -> None:
+    """Look at the store's settings again and again: it may have been away at first, or be changed as it runs."""
+    while True:
+        await asyncio.sleep(EXAMINE_EVERY)
+        with contextlib.suppress(Unavailable):
+            for finding in await store.soundness():
+                if finding.level == "error":
+                    _alarm(f"The store is not safe any more: {finding.text}")
 
 
 async def _keep_reconciled(reconciling: Reconciling) -> None:
@@ -283,7 +314,7 @@ async def _refuse_unsound(outside: Outside) -> None:
 async def _hear(outside: Outside, stack: contextlib.AsyncExitStack) -> SocketMode | None:
     """Open Slack's way in: Socket Mode where there is an app token, else HTTP on the public port."""
     background = Background()
-    stack.push_async_callback(background.finish, SHUTDOWN_WITHIN)
+    stack.push_async_callback(background.finish, SHUTDOWN_WITHIN - ANSWERED_WITHIN)
     settings = outside.settings
     if app_token := settings.get("SLACK_APP_TOKEN"):
         socket = SocketMode(bolt(outside, background), app_token)
@@ -331,7 +362,7 @@ async def _operations(
 
 @contextlib.asynccontextmanager
 async def _site(application: web.Application, host: str, port: int) -> AsyncIterator[None]:
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_WITHIN)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=ANSWERED_WITHIN)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

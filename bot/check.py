@@ -13,7 +13,7 @@ from bot.core.errors import PromoteError
 from bot.core.people import require_member
 from bot.git_access import COMMITTER, signers, unsigned
 from bot.integrations.signing import CommitSigner
-from bot.integrations.slack import SCOPES
+from bot.integrations.slack import HISTORY_SCOPES, SCOPES
 from bot.settings import Settings
 
 WARN_BEFORE = timedelta(days=14)
@@ -85,12 +85,14 @@ async def _store(outside: Outside) -> AsyncIterator[Line]:
 
 async def _slack(outside: Outside) -> AsyncIterator[Line]:
     async def scopes() -> str:
-        missing = SCOPES - await outside.directory.granted()
-        if missing:
+        granted = await outside.directory.granted()
+        if missing := SCOPES - granted:
             raise PromoteError(
                 f"the token lacks {', '.join(sorted(missing))}; install the app anew with its manifest"
             )
-        return f"workspace {await outside.directory.team()}, every scope is granted"
+        lacks = sorted(HISTORY_SCOPES - granted)
+        twice = f"; without {' and '.join(lacks)} a crash may leave a copy of a card" if lacks else ""
+        return f"workspace {await outside.directory.team()}, every scope is granted{twice}"
 
     yield await _tried("slack: token", scopes())
 

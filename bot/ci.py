@@ -31,7 +31,7 @@ async def set_image(settings: Settings, *, app: str, environment: str, version: 
         plan = await gitops.plan(target, image.version, digest=image.digest)
         if plan.is_done:
             return f"{environment} already holds {image.version}; nothing to do."
-        id = new_id()
+        id, now = new_id(), datetime.now(UTC)
         edit = Edit(
             target=target,
             promotion=id,
@@ -40,8 +40,9 @@ async def set_image(settings: Settings, *, app: str, environment: str, version: 
             digest=image.digest,
             message=ci_message(target, id=id, old=plan.old_version, new=image),
             author=COMMITTER,
-            at=datetime.now(UTC),
+            at=now,
             base=plan.base,
+            asked_at=now,
         )
         revision = await gitops.commit(edit)
     except Stale as stale:

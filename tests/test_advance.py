@@ -332,6 +332,24 @@ async def test_an_old_promotion_cannot_be_replayed(world: World) -> None:
     assert (world.value(), len(world.commits(id))) == ("14", 1)
 
 
+async def test_a_promotion_that_was_rolled_back_by_hand_is_not_written_again(world: World) -> None:
+    """Its record is put back, minutes later, to when it was approved: everything in it is genuine, and git knows better."""
+    id = await world.approved()
+    approved = await world.find(id)
+    await world.rest(id)
+    world.push_by_hand("prod", "14")
+    world.passes(60)
+    before = await world.find(id)
+    put_back = replace(approved, edition=before.edition + 1)
+    await world.store.save([Change(before=before, after=put_back)], holds=True)
+    ended = await world.rest(id)
+    assert (ended.phase, ended.ending) == (
+        Phase.FAILED,
+        f"{id} was written before; ask for a new promotion with /promote.",
+    )
+    assert (world.value(), len(world.commits(id))) == ("14", 1)
+
+
 def _tip(world: World) -> str:
     tip = sample.head(world.repository)
     assert tip

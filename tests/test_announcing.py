@@ -11,10 +11,11 @@ from world import AMY, BEN, CHANNEL, DANA, World, world_in
 
 from bot.core.announcing import CONFIRM_AFTER
 from bot.core.catalog import Target
+from bot.core.errors import Unavailable
 from bot.core.ports import Card
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look
-from bot.integrations.slack import SlackAnnouncer
+from bot.integrations.slack import HISTORY_SCOPES, SlackAnnouncer
 
 
 @pytest.fixture
@@ -70,6 +71,54 @@ async def test_a_cancellation_is_shown_at_once(world: World) -> None:
     await world.advance(id)
     await world.promoter.cancel(id, user=DANA)
     assert await world.advance(id) == CONFIRM_AFTER
+    assert (await world.shown(id)).startswith("Cancelled")
+
+
+class DeafAnnouncer(SlackAnnouncer):
+    """Slack posts the card, and its answer is lost on the way, once."""
+
+    is_deaf = True
+
+    async def post(self, target: Target, promotion: Promotion, look: Look) -> Card:
+        """Post, and hear nothing."""
+        card = await super().post(target, promotion, look)
+        if self.is_deaf:
+            self.is_deaf = False
+            raise Unavailable("Slack", "its answer was lost.", maybe_done=True)
+        return card
+
+
+@pytest.mark.parametrize(("scopes", "cards"), [(HISTORY_SCOPES, 1), (frozenset(), 2)])
+async def test_a_card_whose_place_was_lost_is_found_again(
+    world: World, scopes: frozenset[str], cards: int
+) -> None:
+    """Where the bot may read the channel there is one card; where not, the second one is the valid one."""
+    world.slack.api.scopes |= scopes
+    world.slack.say(DANA, CHANNEL, "Is anybody there?")
+    engine = world.new_engine(announcer=DeafAnnouncer(world.client))
+    id = await world.request()
+    await world.advance(id, engine)
+    world.passes(5)
+    await world.advance(id, engine)
+    await world.advance(id, engine)
+    posted = [each for each in world.cards() if id in str(each.blocks)]
+    assert len(posted) == cards
+    place = await world.store.card(id)
+    assert (place.ts, place.is_posting) == (posted[-1].ts, False)
+    assert place.link
+    assert place.link.endswith(posted[-1].ts.replace(".", ""))
+    assert [each.text for each in world.slack.thread(CHANNEL, posted[-1].ts)] != []
+
+
+async def test_a_card_is_looked_for_only_where_it_may_stand(world: World) -> None:
+    """An ordinary promotion asks Slack for no history, and neither does one whose card somebody deleted."""
+    world.slack.api.scopes |= HISTORY_SCOPES
+    id = await world.request()
+    await world.advance(id)
+    world.slack.workspace.delete(await world.card(id))
+    await world.promoter.cancel(id, user=DANA)
+    await world.rest(id)
+    assert "conversations.history" not in [call.method for call in world.slack.requests]
     assert (await world.shown(id)).startswith("Cancelled")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from bot.integrations.slack import SCOPES
+from bot.integrations.slack import HISTORY_SCOPES, SCOPES
 from bot.playground.workshop import AMY, Workshop
 from handlers.manifest import SOURCE, manifest
 
@@ -102,6 +102,18 @@ def test_the_manifest_asks_for_exactly_the_scopes_that_the_code_needs() -> None:
     scopes = YAML(typ="safe").load(SOURCE.read_text())["oauth_config"]["scopes"]["bot"]
     assert frozenset(scopes) == SCOPES
     assert len(scopes) == len(SCOPES)
+
+
+@pytest.mark.parametrize("url", [None, "https://bot.acme.example"])
+def test_the_manifest_reads_channels_only_where_somebody_asks_for_it(url: str | None) -> None:
+    """Reading messages is a right that many companies do not give; everything but one thing works without it."""
+
+    def scopes(**options: bool) -> list[str]:
+        found: list[str] = YAML(typ="safe").load(manifest(url, **options))["oauth_config"]["scopes"]["bot"]
+        return found
+
+    assert not HISTORY_SCOPES & {*scopes()}
+    assert {*scopes(history=True)} == SCOPES | HISTORY_SCOPES
 
 
 def test_the_manifest_declares_no_surface_without_a_listener() -> None:

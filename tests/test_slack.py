@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,17 @@ from world import (
 from bot.core.errors import Gone, Unavailable
 from bot.core.people import Person
 from bot.core.ports import Card
+from bot.core.promotion import PromotionId
 from bot.core.rollout import Look
-from bot.integrations.slack import GONE, SCOPES, SlackAnnouncer, SlackDirectory, _person, web_client
+from bot.integrations.slack import (
+    GONE,
+    HISTORY_SCOPES,
+    SCOPES,
+    SlackAnnouncer,
+    SlackDirectory,
+    _person,
+    web_client,
+)
 from bot.playground.slack.fake import DEFAULT_SCOPES, FakeSlack
 
 
@@ -329,3 +339,35 @@ async def test_without_no_proxy_private_answers_take_the_proxy_too(
         await world.until(lambda: heard, "the answer goes through the proxy")
     assert [line.startswith(f"POST {world.slack.api_url[:-5]}/commands/") for line in heard] == [True]
     assert world.told() == []
+
+
+# --- a card whose place was lost
+
+
+@pytest.fixture
+async def world(tmp_path: Path, redis_url: str) -> AsyncIterator[World]:
+    async with world_in(tmp_path, redis_url) as made:
+        yield made
+
+
+async def test_a_lost_card_is_found_behind_many_messages(world: World) -> None:
+    """Page after page is read; neither a quotation of the id nor another promotion's card is taken for it."""
+    world.slack.api.scopes |= HISTORY_SCOPES
+    announcer, target = SlackAnnouncer(world.client), world.target()
+    lost = await world.find(await world.request())
+    place = await announcer.post(target, lost, Look())
+    other = replace(lost, id=PromotionId("P-0000000000"))
+    await announcer.post(target, other, Look())
+    for number in range(450):
+        world.slack.say(DANA, CHANNEL, f"{number}: {lost.id}")
+    assert await announcer.posted(target, lost) == place
+    assert await announcer.posted(target, replace(lost, id=PromotionId("P-1111111111"))) is None
+
+
+async def test_a_mark_of_another_app_is_no_card(world: World) -> None:
+    """Any app may put metadata on its messages; only our own message can be our card."""
+    world.slack.api.scopes |= HISTORY_SCOPES
+    promotion = await world.find(await world.request())
+    mark = {"event_type": "promotion", "event_payload": {"id": promotion.id}}
+    world.slack.workspace.add(CHANNEL, DANA, "Approved", metadata=mark)
+    assert await SlackAnnouncer(world.client).posted(world.target(), promotion) is None

@@ -17,7 +17,7 @@ from bot.core.catalog import Target
 from bot.core.errors import Failed, Stale, Unavailable
 from bot.core.ports import Author, Edit
 from bot.core.promotion import PromotionId
-from bot.integrations import gitops, mirror, writer
+from bot.integrations import mirror, writer
 from bot.integrations.gitops import GitRepository
 from bot.integrations.signing import CommitSigner
 from bot.integrations.store import RedisStore, connect
@@ -95,6 +95,7 @@ def edit_of(target: Target, *, old: str = "v14", new: str = "v15", number: int =
         author=Author(name="Ann", email="ann@acme.example"),
         at=AT,
         base="",
+        asked_at=AT,
     )
 
 
@@ -215,14 +216,9 @@ async def test_what_waits_at_the_end_is_told_so(
 
 
 async def test_a_push_without_an_end_does_not_hold_up_the_end(
-    writers: list[GitRepository],
-    tmp_path: Path,
-    remote: Remote,
-    host: HttpHost,
-    monkeypatch: pytest.MonkeyPatch,
+    writers: list[GitRepository], tmp_path: Path, remote: Remote, host: HttpHost
 ) -> None:
     """After a while it is broken off, and whoever waits for it hears that only the remote knows."""
-    monkeypatch.setattr(gitops, "CLOSE_WITHIN", 0.2)
     repository = open_writer(writers, tmp_path)
     edit = edit_of(target_of(remote, APPS[0], host.url()))
     await repository.plan(edit.target, "v15")
@@ -230,7 +226,7 @@ async def test_a_push_without_an_end_does_not_hold_up_the_end(
     pushing = asyncio.ensure_future(repository.commit(edit))
     await asyncio.to_thread(host.reached.wait, 5)
     async with asyncio.timeout(5):
-        await repository.aclose()
+        await repository.aclose(within=0.2)
     with pytest.raises(Unavailable) as error:
         await pushing
     assert error.value.maybe_done

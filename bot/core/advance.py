@@ -322,6 +322,7 @@ class Engine:
             author=Author(name=requester.name, email=requester.email),
             at=promotion.approved_at or promotion.requested_at,
             base=promotion.base or "",
+            asked_at=promotion.requested_at,
         )
 
     def _holds(self, promotion: Promotion) -> bool:

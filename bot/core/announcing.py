@@ -66,9 +66,7 @@ class Announcing:
         digest = self.announcer.digest(target, promotion, look)
         now = self.clock.now()
         if card.ts is None:
-            place = await self.announcer.post(target, promotion, look)
-            place = replace(place, shown=digest, edited_at=now, is_confirmed=True)
-            return await self._keep(promotion, place), None
+            return await self._post(card, promotion, target, look)
         if digest == card.shown:
             return await self._confirm(card, promotion, target, look)
         is_decided = card.phase is Phase.REQUESTED and promotion.phase is not Phase.REQUESTED
@@ -78,6 +76,18 @@ class Announcing:
         await self.announcer.edit(card, target, promotion, look)
         card = replace(card, shown=digest, edited_at=now, is_confirmed=False)
         return await self._keep(promotion, card), CONFIRM_AFTER
+
+    async def _post(
+        self, card: Card, promotion: Promotion, target: Target, look: Look
+    ) -> tuple[Card, timedelta | None]:
+        """Post the card, or find the one that was posted when an answer of Slack's, or a worker, was lost."""
+        if card.is_posting and (found := await self.announcer.posted(target, promotion)):
+            return await self._keep(promotion, found), timedelta(0)
+        await self.store.save_card(promotion.id, replace(card, is_posting=True))
+        place = await self.announcer.post(target, promotion, look)
+        digest = self.announcer.digest(target, promotion, look)
+        place = replace(place, shown=digest, edited_at=self.clock.now(), is_confirmed=True)
+        return await self._keep(promotion, place), None
 
     async def _confirm(
         self, card: Card, promotion: Promotion, target: Target, look: Look

@@ -32,6 +32,8 @@ class Card:
     """The digest of what the message shows."""
     told: int = 0
     """How many events stand in the thread."""
+    is_posting: bool = False
+    """May it stand in the channel already, although nobody was told where?"""
     edited_at: datetime | None = None
     phase: Phase | None = None
     """The phase that the message shows."""
@@ -199,6 +201,8 @@ class Edit:
     at: datetime
     """The date of the commit, for author and committer."""
     base: str
+    asked_at: datetime
+    """A promotion is written once: where a commit from then on carries its id, none is made."""
 
 
 class ValuesRepository(Protocol):
@@ -219,7 +223,8 @@ class ValuesRepository(Protocol):
     async def commit(self, edit: Edit) -> str:
         """Push the edit as one commit and return its revision.
 
-        Raises `Stale` where the value is not `edit.old` any more, `Failed` where the server refuses the push.
+        Raises `Stale` where the value is not `edit.old` any more, `Failed` where the server refuses the push, or
+        where the promotion was written before.
         After `Unavailable` only the remote knows: ask `find`.
         """
         ...
@@ -258,6 +263,10 @@ class Announcer(Protocol):
 
     async def post(self, target: Target, promotion: Promotion, look: Look) -> Card:
         """Post the card and return its place; raises `Gone` where the channel cannot be written to."""
+        ...
+
+    async def posted(self, target: Target, promotion: Promotion) -> Card | None:
+        """The place of a card that was posted although no answer came; None where there is none, or none to be seen."""
         ...
 
     async def edit(self, card: Card, target: Target, promotion: Promotion, look: Look) -> None:

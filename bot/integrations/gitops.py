@@ -30,6 +30,7 @@ from bot.integrations.target_file import TargetFile, edition, only
 from bot.integrations.values import line_changes
 from bot.integrations.verdicts import GIT_HOST
 from bot.integrations.writer import Hand, Turns, Writer
+from bot.telemetry import BUGS
 
 __all__ = ["Credential", "GitRepository"]
 
@@ -91,16 +92,16 @@ class GitRepository:
         self._relations: dict[tuple[object, ...], Relation] = {}
         self._unknown: dict[str, None] = {}
 
-    async def aclose(self) -> None:
-        """End the threads and their processes; a push that is under way is awaited for ten seconds."""
+    async def aclose(self, *, within: float = CLOSE_WITHIN) -> None:
+        """End the threads and their processes; a push that is under way has `within` seconds to come to its end."""
         self._is_closed = True
-        self._closing = self._closing or asyncio.create_task(self._close())
+        self._closing = self._closing or asyncio.create_task(self._close(within))
         await asyncio.shield(self._closing)
 
-    async def _close(self) -> None:
+    async def _close(self, within: float) -> None:
         branches, self._branches = list(self._branches.values()), {}
         for branch, _ in branches:
-            branch.close_soon(CLOSE_WITHIN)
+            branch.close_soon(within)
         await asyncio.gather(*(each.aclose() for _, each in branches))
         await asyncio.gather(*(branch.aclose() for branch, _ in branches))
 
@@ -248,6 +249,11 @@ class GitRepository:
             except PromoteError as error:
                 pause = min(pause * 2, LONGEST_PAUSE)
                 log.warning("cannot fetch", repository=repository.name, error=str(error), again_in=pause)
+            except Exception:
+                # Whoever promotes next would pay for a copy that nobody keeps fresh.
+                BUGS.inc()
+                pause = min(pause * 2, LONGEST_PAUSE)
+                log.exception("cannot fetch", repository=repository.name)
             await asyncio.sleep(pause * (75 + secrets.randbelow(50)) / 100)
 
     def _mirror(self, repository: Repository) -> Mirror:

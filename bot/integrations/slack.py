@@ -8,6 +8,7 @@ import hashlib
 import json
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -31,6 +32,8 @@ from bot.messages.thread import direct_reminder, reminder, story, waited_for
 
 log = structlog.get_logger()
 
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""How far Slack's clock and ours may be apart, generously."""
 LOOK_UP_WITHIN = 2.0
 """Seconds for a question about a person: a click has to be answered within three."""
 
@@ -47,6 +50,10 @@ GONE = frozenset(
 )
 SCOPES = frozenset({"commands", "chat:write", "users:read", "users:read.email", "usergroups:read"})
 """Every scope that a call in this file or a surface of the manifest needs."""
+HISTORY_SCOPES = frozenset({"channels:history", "groups:history"})
+"""Of use, not needed: with them a card is found again whose place was lost; without them it is posted once more."""
+PAGES = 5
+"""How far back a lost card is looked for, in pages of two hundred messages."""
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -96,11 +103,37 @@ class SlackAnnouncer:
                 channel=target.channel,
                 unfurl_links=False,
                 unfurl_media=False,
-                metadata={"event_type": "promotion", "event_payload": {"id": promotion.id}},
+                metadata=_mark(promotion),
                 **_body(message),
             )
         )
-        channel, ts = str(posted["channel"]), str(posted["ts"])
+        return await self._place(str(posted["channel"]), str(posted["ts"]))
+
+    async def posted(self, target: Target, promotion: Promotion) -> Card | None:
+        """The place of a card that was posted although no answer came, as far as the bot may read the channel."""
+        try:
+            me, cursor = (await _call(self._client.auth_test))["bot_id"], ""
+            for _ in range(PAGES):
+                page = await self._history(target.channel, since=promotion.requested_at, cursor=cursor)
+                for message in page["messages"]:
+                    if message.get("bot_id") == me and message.get("metadata") == _mark(promotion):
+                        return await self._place(target.channel, str(message["ts"]))
+                cursor = (page.get("response_metadata") or {}).get("next_cursor") or ""
+                if not cursor:
+                    break
+        except _NotGranted:
+            log.info("lost card not looked for", promotion=promotion.id, needed=sorted(HISTORY_SCOPES))
+        return None
+
+    async def _history(self, channel: str, *, since: datetime, cursor: str) -> AsyncSlackResponse:
+        oldest = str((since - CLOCKS_DIFFER).timestamp())
+        return await _call(
+            lambda: self._client.conversations_history(
+                channel=channel, oldest=oldest, limit=200, include_all_metadata=True, cursor=cursor or None
+            )
+        )
+
+    async def _place(self, channel: str, ts: str) -> Card:
         try:
             found = await _call(lambda: self._client.chat_getPermalink(channel=channel, message_ts=ts))
         except (Unavailable, Gone):
@@ -198,6 +231,10 @@ class _Unknown(Unavailable):
     """Slack knows no such user or group."""
 
 
+class _NotGranted(Unavailable):
+    """The token has not the scope for it."""
+
+
 def _person(user: dict[str, Any], team: str) -> Person:
     profile = user.get("profile") or {}
     grid = user.get("enterprise_user") or {}
@@ -212,6 +249,11 @@ def _person(user: dict[str, Any], team: str) -> Person:
         is_stranger=bool(user.get("is_stranger")) or team not in teams,
         is_deactivated=bool(user.get("deleted")),
     )
+
+
+def _mark(promotion: Promotion) -> dict[str, Any]:
+    """What tells a card from every other message; people cannot write it."""
+    return {"event_type": "promotion", "event_payload": {"id": promotion.id}}
 
 
 def _body(message: Message) -> dict[str, Any]:
@@ -242,6 +284,7 @@ def _sorted(error: SlackApiError) -> Exception:
         return Unavailable(
             "Slack", "it asks for a pause", retry_after=float(wait) if wait.isdecimal() else 1.0
         )
-    log.warning("Slack refused a call", error=word)
-    needed = f" (the token needs the scope {data['needed']})" if data.get("needed") else ""
-    return Unavailable("Slack", f"it says {word}{needed}")
+    log.warning("Slack refused a call", error=word, needed=data.get("needed"))
+    if word == "missing_scope":
+        return _NotGranted("Slack", f"it says {word} (the token needs the scope {data.get('needed')})")
+    return Unavailable("Slack", f"it says {word}")

@@ -205,8 +205,10 @@ class Batch:
         chain: dict[int, str] = {}
         doubts: dict[int, Exception] = {}
         for number in self._open(numbers):
+            edit = self._edits[number]
             try:
-                parent = chain[number] = build(mirror, self._edits[number], parent=parent, hand=self._hand)
+                _require_first(mirror, edit)
+                parent = chain[number] = build(mirror, edit, parent=parent, hand=self._hand)
             except (Damaged, OSError):
                 raise
             except Exception as doubt:  # noqa: BLE001 - also a bug that one edit meets is no other's trouble
@@ -272,6 +274,16 @@ def build(mirror: Mirror, edit: Edit, *, parent: str, hand: Hand) -> str:
     )
 
 
+def _require_first(mirror: Mirror, edit: Edit) -> None:
+    """Nobody's word is taken for it, not even our own record's: it may have been put back to before the commit."""
+    if mirror.mentions(_id_line(edit), since=edit.asked_at):
+        raise Failed(f"{edit.promotion} was written before; ask for a new promotion with /promote.")
+
+
+def _id_line(edit: Edit) -> str:
+    return f"Promotion-Id: {edit.promotion}"
+
+
 def find(mirror: Mirror, edit: Edit, *, committer: tuple[str, str]) -> str | None:
     """The edit's own commit: we are its committer, and its trailers tell of this very edit."""
     wanted = {
@@ -280,7 +292,7 @@ def find(mirror: Mirror, edit: Edit, *, committer: tuple[str, str]) -> str | Non
         "Environment": edit.target.environment,
         "New-Version": edit.new,
     }
-    for logged in mirror.search(f"Promotion-Id: {edit.promotion}", after=edit.base):
+    for logged in mirror.search(_id_line(edit), after=edit.base):
         # Where a trailer stands twice, the first one counts.
         if logged.committer == committer and wanted.items() <= dict(reversed(logged.trailers)).items():
             return logged.revision

@@ -15,6 +15,7 @@ from bot.playground.slack.payloads import BOT_ID, Payloads
 from bot.playground.slack.state import Channel, Message, User, View, Workspace
 
 READ_CHANNELS = ("channels:read", "groups:read", "im:read", "mpim:read")
+READ_HISTORY = ("channels:history", "groups:history", "im:history", "mpim:history")
 OPEN_CHANNELS = ("channels:manage", "groups:write", "im:write", "mpim:write")
 MAX_POST, MAX_UPDATE, MAX_METADATA = 40_000, 4_000, 16_000
 
@@ -59,6 +60,7 @@ class WebApi:
             "chat.postEphemeral": (self._post_ephemeral, ("chat:write",)),
             "chat.delete": (self._delete, ("chat:write",)),
             "chat.getPermalink": (self._permalink, ()),
+            "conversations.history": (self._history, READ_HISTORY),
             "conversations.info": (self._channel_info, READ_CHANNELS),
             "conversations.members": (self._channel_members, READ_CHANNELS),
             "conversations.open": (self._open_direct, OPEN_CHANNELS),
@@ -74,7 +76,8 @@ class WebApi:
         """Answer one call in Slack's way: 200 with `ok`, but for 429 and 500."""
         method = request.match_info["method"]
         args = await arguments(request)
-        trouble = self._faults.answer()
+        await self._faults.carry(method)
+        trouble = self._faults.answer(method, args)
         if trouble is not None:
             self.calls.append(Call(method=method, args=args, answer=json.loads(trouble.text or "{}")))
             return trouble
@@ -136,7 +139,7 @@ class WebApi:
     def _update(self, args: Json) -> Json:
         message = self._own_message(args, "cant_update_message")
         if self._workspace.channels[message.channel].archived:
-            raise SlackError("is_archived")
+            raise SlackError("is_inactive")
         text, blocks = self._content(args, most=MAX_UPDATE)
         edited = self._workspace.edit(message, text=text, blocks=blocks, metadata=_metadata(args))
         return {
@@ -234,9 +237,34 @@ class WebApi:
         members = sorted(self._channel_in_scope(args).members)
         return {"members": members, "response_metadata": {"next_cursor": ""}}
 
-    def _channel_in_scope(self, args: Json) -> Channel:
+    def _history(self, args: Json) -> Json:
+        """The newest messages first, without those in threads, in pages of `limit`."""
+        channel = self._channel_in_scope(args, "history")
+        if self._workspace.bot.id not in channel.members:
+            raise SlackError("not_in_channel")
+        oldest, limit = float(args.get("oldest") or 0), min(int(args.get("limit") or 100), 999)
+        found = [
+            message
+            for message in reversed(self._workspace.messages(channel.id))
+            if message.thread_ts in (None, message.ts) and float(message.ts) > oldest
+        ]
+        begin = int(args.get("cursor") or 0)
+        rest = len(found) > begin + limit
+        with_metadata = bool(args.get("include_all_metadata"))
+        shown = [self._payloads.message(message) for message in found[begin : begin + limit]]
+        for message in shown:
+            if not with_metadata:
+                message.pop("metadata", None)
+        return {
+            "messages": shown,
+            "has_more": rest,
+            "response_metadata": {"next_cursor": str(begin + limit) if rest else ""},
+        }
+
+    def _channel_in_scope(self, args: Json, right: str = "read") -> Channel:
         channel = self._readable(args)
-        needed = "im:read" if channel.direct else "groups:read" if channel.private else "channels:read"
+        kind = "im" if channel.direct else "groups" if channel.private else "channels"
+        needed = f"{kind}:{right}"
         if needed not in self.scopes:
             raise SlackError("missing_scope", needed=needed, provided=",".join(sorted(self.scopes)))
         return channel
