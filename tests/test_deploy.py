@@ -35,7 +35,7 @@ from bot import telemetry
 from bot.__main__ import cli
 from bot.config import load
 from bot.core.promotion import Decision, Phase
-from bot.core.seals import Sealer
+from bot.core.seals import Sealer, request_words
 from bot.playground.workshop import Workshop, _free_port
 from bot.settings import Settings
 
@@ -726,6 +726,7 @@ def accepts(reader: Sealer, giver: Sealer) -> bool:
         by=bare.requested_by,
         decision=Decision.REQUEST,
         at=bare.requested_at,
+        said=request_words(source=bare.source, reason=bare.reason),
     )
     return reader.request_is_genuine(replace(bare, request_seal=seal))
 

@@ -239,6 +239,14 @@ CHANGED: dict[str, Callable[[Promotion], Promotion]] = {
     "the requester": lambda promotion: replace(
         promotion, requested_by=replace(promotion.requested_by, id=BEN)
     ),
+    "the requester's name": lambda promotion: replace(
+        promotion, requested_by=replace(promotion.requested_by, name="The Boss")
+    ),
+    "the reason": lambda promotion: replace(promotion, reason="the boss said so"),
+    "where it comes from": lambda promotion: replace(promotion, source="dev"),
+    "when it expires": lambda promotion: replace(
+        promotion, expires_at=promotion.expires_at + timedelta(days=30)
+    ),
 }
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from builders import AMY, BEN, DANA, MINUTE, NOON, approval, requested
 
-from bot.core.promotion import Approval, Decision, Promotion, Signer
-from bot.core.seals import Sealer
+from bot.core.promotion import Approval, Decision, Promotion
+from bot.core.seals import Sealer, request_words
 
 SEALER = Sealer("a secret of the tests")
 
@@ -15,7 +15,12 @@ def sealed() -> tuple[Promotion, Approval]:
     """A promotion and its approval, both sealed as the bot does it."""
     bare = requested()
     seal = SEALER.seal(
-        id=bare.id, content_hash=bare.content_hash, by=DANA, decision=Decision.REQUEST, at=NOON
+        id=bare.id,
+        content_hash=bare.content_hash,
+        by=DANA,
+        decision=Decision.REQUEST,
+        at=NOON,
+        said=request_words(source=bare.source, reason=bare.reason),
     )
     promotion = replace(bare, request_seal=seal)
     given = approval(promotion, AMY)
@@ -39,6 +44,8 @@ OTHER_APPROVALS = {
     "no hexadecimal": {"seal": "✓" * 64},
     "another person": {"by": BEN},
     "another team": {"by": replace(AMY, team="T0EVIL")},
+    "another name": {"by": replace(AMY, name="Ben Ruiz")},
+    "another address": {"by": replace(AMY, email="boss@acme.example")},
     "another time": {"at": NOON + 2 * MINUTE},
     "other content": {"content_hash": "sha256:" + "f" * 64},
 }
@@ -97,13 +104,6 @@ def test_another_secret_makes_other_seals() -> None:
     other = Sealer("another secret, of somebody")
     assert not other.request_is_genuine(promotion)
     assert not other.approval_is_genuine(promotion, given)
-
-
-def test_a_name_may_change_and_the_seal_stands() -> None:
-    """Names and addresses are for show: marrying invalidates no approval."""
-    promotion, given = sealed()
-    renamed = replace(given, by=Signer(id=AMY.id, team=AMY.team, name="Amy Other"))
-    assert SEALER.approval_is_genuine(promotion, renamed)
 
 
 def test_words_cannot_flow_into_one_another() -> None:

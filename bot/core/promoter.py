@@ -15,7 +15,7 @@ from bot.core.people import Action, Person
 from bot.core.ports import Card, Change, Clock, Cluster, Directory, Store, ValuesRepository
 from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
 from bot.core.rollout import ApplicationFacts
-from bot.core.seals import Sealer
+from bot.core.seals import Sealer, request_words
 from bot.core.trailers import one_line
 
 TRIES = 5
@@ -76,20 +76,26 @@ class Promoter:
         content_hash = target.content_hash(
             old_version=plan.old_version, version=pinned, digest=digest, changes=plan.changes
         )
+        comes_from, why = source.environment if source else "ci", _reason(reason)
         seal = self.sealer.seal(
-            id=id, content_hash=content_hash, by=person.signer, decision=Decision.REQUEST, at=now
+            id=id,
+            content_hash=content_hash,
+            by=person.signer,
+            decision=Decision.REQUEST,
+            at=now,
+            said=request_words(source=comes_from, reason=why),
         )
         promotion = promotions.request(
             target,
             id=id,
-            source=source.environment if source else "ci",
+            source=comes_from,
             version=pinned,
             old_version=plan.old_version,
             changes=plan.changes,
             digest=digest,
             by=person.signer,
             at=now,
-            reason=_reason(reason),
+            reason=why,
             seal=seal,
         )
         return await self._create(promotion, target, delivery)

@@ -8,6 +8,7 @@ could still be written, but cannot make a decision that nobody made.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from datetime import datetime
 
 from bot.core.catalog import Target
@@ -29,9 +30,18 @@ class Sealer:
                 raise ValueError(f"{name} must have at least 16 characters.")
         self._keys = [key.encode() for key in (secret, old) if key is not None]
 
-    def seal(self, *, id: str, content_hash: str, by: Signer, decision: Decision, at: datetime) -> str:
-        """The seal of one decision, 64 hexadecimal digits."""
-        return _sealed(self._keys[0], _message(id, content_hash, by, decision, at))
+    def seal(
+        self,
+        *,
+        id: str,
+        content_hash: str,
+        by: Signer,
+        decision: Decision,
+        at: datetime,
+        said: Sequence[str] = (),
+    ) -> str:
+        """The seal of one decision and the words that go with it, 64 hexadecimal digits."""
+        return _sealed(self._keys[0], _message(id, content_hash, by, decision, at, said))
 
     def doubt(self, promotion: Promotion, target: Target) -> str:
         """Why the record cannot be trusted as it stands, as the end of a sentence; empty where it can."""
@@ -43,10 +53,12 @@ class Sealer:
         )
         if expected != promotion.content_hash:
             return "the configuration of its target or the rules for it changed after it was asked for"
-        sealed = self.request_is_genuine(promotion) and all(
-            self.approval_is_genuine(promotion, approval) for approval in promotion.approvals
+        is_genuine = (
+            promotion.expires_at == promotion.requested_at + target.policy.expires
+            and self.request_is_genuine(promotion)
+            and all(self.approval_is_genuine(promotion, approval) for approval in promotion.approvals)
         )
-        return "" if sealed else FORGED
+        return "" if is_genuine else FORGED
 
     def request_is_genuine(self, promotion: Promotion) -> bool:
         """Did the bot itself record this request, with this content and this requester?"""
@@ -56,6 +68,7 @@ class Sealer:
             promotion.requested_by,
             Decision.REQUEST,
             promotion.requested_at,
+            request_words(source=promotion.source, reason=promotion.reason),
         )
         return self._is_ours(promotion.request_seal, words)
 
@@ -68,8 +81,16 @@ class Sealer:
         return any(_equal(_sealed(key, message), seal) for key in self._keys)
 
 
-def _message(id: str, content_hash: str, by: Signer, decision: Decision, at: datetime) -> bytes:
-    words = (id, content_hash, by.id, by.team, decision.value, at.isoformat())
+def request_words(*, source: str, reason: str | None) -> tuple[str, ...]:
+    """What a request says besides its content, and what stands in the commit."""
+    return (source, reason or "")
+
+
+def _message(
+    id: str, content_hash: str, by: Signer, decision: Decision, at: datetime, said: Sequence[str] = ()
+) -> bytes:
+    giver = (by.id, by.team, by.name, by.email or "")
+    words = (id, content_hash, *giver, decision.value, at.isoformat(), *said)
     # Length before each word, so that no two lists of words give the same bytes.
     return "".join(f"{len(word)}:{word}" for word in words).encode()
 
