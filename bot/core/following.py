@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -36,18 +37,22 @@ class Following:
 
     async def follow(self, promotion: Promotion, target: Target) -> timedelta:
         """Look once at every application of the target; returns when to look again."""
-        before = await self.store.look(promotion.id)
+        now = self.clock.now()
+        kept = await self.store.look(promotion.id)
+        before = replace(kept, began_at=kept.began_at or now).not_after(now)
         seen = await asyncio.gather(
             *(self._progress(promotion, target, application, before) for application in target.applications)
         )
-        look = Look(applications=tuple(seen))
-        if look != before:
+        look = Look(applications=tuple(seen), began_at=before.began_at)
+        if look != kept:
             await self.store.save_look(promotion.id, look)
         if ended := _ended(promotion, look, self.clock):
             await self.store.save([Change(before=promotion, after=ended)], holds=False)
             return timedelta(0)
         now = self.clock.now()
-        return next_look(look, committed_at=promotion.committed_at or now, now=now, policy=target.rollout)
+        return next_look(
+            look, committed_at=_committed_at(promotion, look, now), now=now, policy=target.rollout
+        )
 
     async def _progress(
         self, promotion: Promotion, target: Target, application: Application, look: Look
@@ -63,7 +68,7 @@ class Following:
         case = Case(
             revision=promotion.revision or "",
             image=f"{target.image}:{promotion.version}",
-            committed_at=promotion.committed_at or now,
+            committed_at=_committed_at(promotion, look, now),
             now=self.clock.now(),
             policy=target.rollout,
             relations=relations,
@@ -89,6 +94,8 @@ class Following:
         if isinstance(facts, Unseen) or promotion.revision is None:
             return facts, {}
         try:
+            if facts.is_incomparable:
+                await self._require_host(target)
             return facts, {
                 revision: await self.values.relate(
                     target, revision=revision, commit=promotion.revision, version=promotion.version
@@ -97,6 +104,16 @@ class Following:
             }
         except (Unavailable, Failed) as error:
             return Unseen(name=facts.name, reason=str(error), is_final=False), {}
+
+    async def _require_host(self, target: Target) -> None:
+        """A git host that we cannot reach either is no fault of the commit's; raises `Unavailable`."""
+        with contextlib.suppress(Failed):
+            await self.values.current(target)
+
+
+def _committed_at(promotion: Promotion, look: Look, now: datetime) -> datetime:
+    """When the rollout began, and never later than its first look: the clock may have jumped back since."""
+    return min(promotion.committed_at or now, look.began_at or now)
 
 
 def _refreshed(progress: Progress, now: datetime) -> Progress:

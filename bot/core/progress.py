@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -69,6 +69,21 @@ class Progress:
     """How many were asked for since it could last not be judged."""
     pods: str = ""
 
+    def not_after(self, now: datetime) -> Progress:
+        """The same without a time that is still to come: the clock has jumped back since."""
+        return replace(
+            self,
+            since=min(self.since, now),
+            seen_at=_not_after(self.seen_at, now),
+            refused_since=_not_after(self.refused_since, now),
+            overtime_since=_not_after(self.overtime_since, now),
+            refreshed_at=_not_after(self.refreshed_at, now),
+        )
+
+
+def _not_after(at: datetime | None, now: datetime) -> datetime | None:
+    return min(at, now) if at else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
@@ -77,10 +92,21 @@ class Look:
     applications: tuple[Progress, ...] = field(default=())
     waits_for: str = ""
     """What the promotion waits for, as a sentence for people: an outside system that does not answer."""
+    not_before: datetime | None = None
+    """Until when that system asked for a pause."""
     tries: int = 0
     """How many times in a row its next step could not be taken."""
     breaks: int = 0
     """How many of those times were a bug of ours."""
+    began_at: datetime | None = None
+    """The first look in this phase."""
+
+    def not_after(self, now: datetime) -> Look:
+        """The same without a time that is still to come: the clock has jumped back since."""
+        began_at = min(self.began_at, now) if self.began_at else None
+        return replace(
+            self, applications=tuple(each.not_after(now) for each in self.applications), began_at=began_at
+        )
 
     def of(self, name: str) -> Progress | None:
         """What is remembered of one application."""
