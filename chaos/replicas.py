@@ -17,6 +17,7 @@ import aiohttp
 
 from bot.core.promotion import ID, Promotion, PromotionId
 from bot.integrations import embedded
+from bot.integrations.slack import HISTORY_SCOPES
 from bot.integrations.store import RedisStore, connect
 from bot.playground.argocd.application import Timings
 from bot.playground.repository import create_repository, read_file
@@ -124,6 +125,9 @@ class ReplicatedWorkshop(Workshop):
             approvers=[team.people[name] for team in teams for name in ("amy", "ben")],
         )
         super().__init__(folder, pace=pace, shape=shape)
+        self.slack.api.scopes |= (
+            HISTORY_SCOPES  # so that the bot finds a card again whose place it was not told
+        )
         self.teams = teams
         self.lives: list[Life] = []
         self.acts: list[tuple[str, float]] = []
