@@ -71,15 +71,21 @@ class Engine:
                 return promotion.edition, NOW
         shown = await self.announcing.bring_up(promotion, target, look)
         if promotion.phase.is_final:
-            return promotion.edition, shown
+            return promotion.edition, _soonest(shown, await self._watch(promotion, target))
         again = await self._step_or_wait(promotion, target, look)
-        return promotion.edition, _sooner(again, shown)
+        return promotion.edition, _soonest(again, shown)
 
     async def _has_just_been_decided(self, promotion: Promotion) -> bool:
         """Is there a card that asks, and somebody who answered?"""
         if promotion.phase is not Phase.REQUESTED or not promotion.approvals:
             return False
         return (await self.store.card(promotion.id)).ts is not None
+
+    async def _watch(self, promotion: Promotion, target: Target) -> timedelta | None:
+        """A rollout that failed may still come right."""
+        if promotion.phase is not Phase.FAILED or promotion.revision is None:
+            return None
+        return await self.following.watch(promotion, target)
 
     async def _step_or_wait(self, promotion: Promotion, target: Target, look: Look) -> timedelta:
         """Take the step; where an outside system is away, say so on the card and try again later and later."""
@@ -190,6 +196,7 @@ class Engine:
         if plan.old_version != promotion.old_version:
             why = await self._moved(promotion, target, plan.old_version)
             return await self._save(promotion, promotion.outdate(at=now, why=why))
+        await self.following.remember_baseline(promotion, target)
         committing = promotion.start_commit(at=now, base=promotion.base or plan.base, approvals=kept)
         await self._save(promotion, committing)
         return await self._push(committing, target)
@@ -335,5 +342,5 @@ def back_off(tries: int, asked: float | None = None) -> timedelta:
     return max(waits, timedelta(seconds=asked)) if asked else waits
 
 
-def _sooner(again: timedelta, shown: timedelta | None) -> timedelta:
-    return again if shown is None else min(again, shown)
+def _soonest(*whens: timedelta | None) -> timedelta | None:
+    return min((when for when in whens if when is not None), default=None)

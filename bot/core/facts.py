@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from bot.core.outcome import Outcome
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceResult:
@@ -29,6 +31,10 @@ class Operation:
     phase: str
     revision: str | None
     is_full: bool
+    is_driven: bool = True
+    """False where its record says that it runs, and nothing in Argo CD works on it any more."""
+    by: str = ""
+    """Who started it; empty for Argo CD itself."""
     message: str = ""
     finished_at: datetime | None = None
     retries: int = 0
@@ -57,6 +63,8 @@ class Pod:
     is_ready: bool
     is_terminating: bool
     trouble: str = ""
+    digests: frozenset[str] = frozenset()
+    """What its containers really run, `sha256:…`, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +117,14 @@ class ApplicationFacts:
     is_deleting: bool = False
     errors: tuple[str, ...] = ()
     """Texts of the error conditions."""
+    out_of_sync: tuple[str, ...] = ()
+    """What differs from the manifests, `Deployment/manual-app`, without what only has to be removed."""
+    to_prune: tuple[str, ...] = ()
+    """What is not in the manifests any more, and stays because nobody lets Argo CD remove it."""
+    closed: str = ""
+    """Why a sync window keeps Argo CD from syncing by itself, and until when; empty where none does."""
+    rolls_with: str = ""
+    """The ApplicationSet that syncs it in a rolling step, and how far that is; empty where there is none."""
     history_revision: str | None = None
     unhealthy: tuple[ResourceResult, ...] = ()
     workloads: Workloads | None = None
@@ -142,6 +158,7 @@ class Unseen:
     name: str
     reason: str
     is_final: bool
+    outcome: Outcome = Outcome.UNREACHABLE
 
 
 def image_doubt(workloads: Workloads, image: str) -> str:

@@ -237,6 +237,10 @@ class ValuesRepository(Protocol):
         """The bot's own commits on the remote branch as it is now, newest first."""
         ...
 
+    async def is_on_branch(self, target: Target, revision: str) -> bool:
+        """Does the branch still hold this commit? False only where the remote says so now."""
+        ...
+
     async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:
         """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?"""
         ...
@@ -245,11 +249,25 @@ class ValuesRepository(Protocol):
 class Cluster(Protocol):
     """Argo CD."""
 
-    async def observe(self, target: Target, application: Application, *, refresh: bool) -> ApplicationFacts:
+    async def observe(
+        self, target: Target, application: Application, *, refresh: bool, hard: bool = False
+    ) -> ApplicationFacts:
         """One look at an application and its workloads; `refresh` asks for a new comparison first.
 
-        Raises `Unavailable` where waiting may help, `Failed` where somebody has to act (no such application, no
-        permission, token expired).
+        `hard` has the manifests rendered anew for it. Raises `Unavailable` where waiting may help, `Failed` where
+        somebody has to act (no such application, no permission, token expired), with its `outcome`.
+        """
+        ...
+
+    async def rehearse(self, application: Application, *, revision: str | None) -> tuple[str, ...]:
+        """Try a sync without doing it; returns what it would change, `Deployment/manual-app`. Raises as `sync`."""
+        ...
+
+    async def sync(self, application: Application, *, revision: str | None, promotion: str) -> None:
+        """Begin a sync to this revision; None where Argo CD itself syncs, which allows its branch alone.
+
+        It is marked with the promotion's id. Raises `Refused` where Argo CD says no and why, `Unavailable` where
+        nobody knows.
         """
         ...
 

@@ -16,6 +16,7 @@ from typing import Any, NewType
 
 from bot.core.catalog import UNKNOWN, Target
 from bot.core.errors import Refused
+from bot.core.outcome import Outcome
 
 SCHEMA = 1
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -162,6 +163,8 @@ class Promotion:
     ended_at: datetime | None = None
     ending: str | None = None
     """Why it ended, in words for people."""
+    outcome: Outcome | None = None
+    """How the rollout ended, by name."""
     last: Event
 
     @property
@@ -215,9 +218,9 @@ class Promotion:
         """Nobody decided in time, or it could not be written in time."""
         return self._end(Phase.EXPIRED, at=at, why=why)
 
-    def supersede(self, *, at: datetime, why: str) -> Promotion:
+    def supersede(self, *, at: datetime, why: str, outcome: Outcome | None = None) -> Promotion:
         """A newer promotion or commit took its place."""
-        return self._end(Phase.SUPERSEDED, at=at, why=why)
+        return self._end(Phase.SUPERSEDED, at=at, why=why, outcome=outcome)
 
     def outdate(self, *, at: datetime, why: str) -> Promotion:
         """The target is not what was shown any more; nothing was committed."""
@@ -253,13 +256,13 @@ class Promotion:
             Phase.COMMITTED, at=at, what="committed", why=revision, revision=revision, committed_at=at
         )
 
-    def go_live(self, *, at: datetime, why: str) -> Promotion:
+    def go_live(self, *, at: datetime, why: str, outcome: Outcome | None = Outcome.LIVE) -> Promotion:
         """Every application of the target runs the version, proved."""
-        return self._end(Phase.LIVE, at=at, why=why)
+        return self._end(Phase.LIVE, at=at, why=why, outcome=outcome)
 
-    def fail(self, *, at: datetime, why: str) -> Promotion:
+    def fail(self, *, at: datetime, why: str, outcome: Outcome | None = None) -> Promotion:
         """It cannot go on."""
-        return self._end(Phase.FAILED, at=at, why=why)
+        return self._end(Phase.FAILED, at=at, why=why, outcome=outcome)
 
     @property
     def told(self) -> str:
@@ -285,8 +288,18 @@ class Promotion:
         if self.phase is not Phase.REQUESTED:
             raise Refused(f"You cannot {verb} {self.id} any more: {self.told}.")
 
-    def _end(self, phase: Phase, *, at: datetime, by: str | None = None, why: str | None = None) -> Promotion:
-        return self._move(phase, at=at, what=phase.value, by=by, why=why, ended_at=at, ending=why)
+    def _end(
+        self,
+        phase: Phase,
+        *,
+        at: datetime,
+        by: str | None = None,
+        why: str | None = None,
+        outcome: Outcome | None = None,
+    ) -> Promotion:
+        return self._move(
+            phase, at=at, what=phase.value, by=by, why=why, ended_at=at, ending=why, outcome=outcome
+        )
 
     def _move(
         self, phase: Phase, *, only: Phase | None = None, at: datetime, what: str, **changes: Any

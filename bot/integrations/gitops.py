@@ -91,6 +91,8 @@ class GitRepository:
         # History does not change, so what is known of two revisions stays true.
         self._relations: dict[tuple[object, ...], Relation] = {}
         self._unknown: dict[str, None] = {}
+        self._held: dict[tuple[str, str, str], str] = {}
+        """The tip at which a branch was seen to hold a commit."""
 
     async def aclose(self, *, within: float = CLOSE_WITHIN) -> None:
         """End the threads and their processes; a push that is under way has `within` seconds to come to its end."""
@@ -181,6 +183,22 @@ class GitRepository:
             )
 
         return await self._ask(repository, read)
+
+    async def is_on_branch(self, target: Target, revision: str) -> bool:
+        """Does the branch still hold this commit? False only where the remote says so now."""
+        asked_at, key = time.monotonic(), (target.repository.url, target.repository.branch, revision)
+
+        def look(mirror: Mirror) -> bool:
+            if self._held.get(key) == mirror.tip:
+                return True
+            if not mirror.contains(mirror.tip, revision):
+                mirror.fetch(since=asked_at)
+                if not mirror.contains(mirror.tip, revision):
+                    return False
+            _remember(self._held, key, mirror.tip)
+            return True
+
+        return await self._ask(target.repository, look)
 
     async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:
         """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?"""
