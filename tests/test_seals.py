@@ -20,7 +20,7 @@ def sealed() -> tuple[Promotion, Approval]:
         by=DANA,
         decision=Decision.REQUEST,
         at=NOON,
-        said=request_words(source=bare.source, reason=bare.reason),
+        said=request_words(bare),
     )
     promotion = replace(bare, request_seal=seal)
     given = approval(promotion, AMY)

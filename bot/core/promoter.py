@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bot.core import gates, people
@@ -71,34 +71,19 @@ class Promoter:
             raise Refused(f"{environment} already runs {pinned}{told}; nothing to do.")
         if version and source:
             gates.require_order(target, source, wanted=version, live=await self._live(target, source))
-        now = self.clock.now()
-        id = promotions.new_id()
-        content_hash = target.content_hash(
-            old_version=plan.old_version, version=pinned, digest=digest, changes=plan.changes
-        )
-        comes_from, why = source.environment if source else "ci", _reason(reason)
-        seal = self.sealer.seal(
-            id=id,
-            content_hash=content_hash,
-            by=person.signer,
-            decision=Decision.REQUEST,
-            at=now,
-            said=request_words(source=comes_from, reason=why),
-        )
         promotion = promotions.request(
             target,
-            id=id,
-            source=comes_from,
+            id=promotions.new_id(),
+            source=source.environment if source else "ci",
             version=pinned,
             old_version=plan.old_version,
             changes=plan.changes,
             digest=digest,
             by=person.signer,
-            at=now,
-            reason=why,
-            seal=seal,
+            at=self.clock.now(),
+            reason=_reason(reason),
         )
-        return await self._create(promotion, target, delivery)
+        return await self._create(self._sealed(promotion), target, delivery)
 
     async def ask_again(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
         """The same request once more, by whoever may request; every check is made anew."""
@@ -248,6 +233,18 @@ class Promoter:
         if facts.is_fresh and facts.compares_spec:
             return facts
         return await self.cluster.observe(target, application, refresh=True)
+
+    def _sealed(self, promotion: Promotion) -> Promotion:
+        """The request with the bot's own seal on it."""
+        seal = self.sealer.seal(
+            id=promotion.id,
+            content_hash=promotion.content_hash,
+            by=promotion.requested_by,
+            decision=Decision.REQUEST,
+            at=promotion.requested_at,
+            said=request_words(promotion),
+        )
+        return replace(promotion, request_seal=seal)
 
     async def _create(self, promotion: Promotion, target: Target, delivery: str | None) -> Promotion:
         try:

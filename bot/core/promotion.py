@@ -378,9 +378,9 @@ def request(
     by: Signer,
     at: datetime,
     reason: str | None,
-    seal: str,
+    seal: str = UNKNOWN,
 ) -> Promotion:
-    """A new promotion, waiting for approvals; the first edition of its record."""
+    """A new promotion, waiting for approvals; the first edition of its record. It counts once it is sealed."""
     return Promotion(
         id=id,
         edition=1,

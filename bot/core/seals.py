@@ -53,10 +53,8 @@ class Sealer:
         )
         if expected != promotion.content_hash:
             return "the configuration of its target or the rules for it changed after it was asked for"
-        is_genuine = (
-            promotion.expires_at == promotion.requested_at + target.policy.expires
-            and self.request_is_genuine(promotion)
-            and all(self.approval_is_genuine(promotion, approval) for approval in promotion.approvals)
+        is_genuine = self.request_is_genuine(promotion) and all(
+            self.approval_is_genuine(promotion, approval) for approval in promotion.approvals
         )
         return "" if is_genuine else FORGED
 
@@ -68,7 +66,7 @@ class Sealer:
             promotion.requested_by,
             Decision.REQUEST,
             promotion.requested_at,
-            request_words(source=promotion.source, reason=promotion.reason),
+            request_words(promotion),
         )
         return self._is_ours(promotion.request_seal, words)
 
@@ -81,9 +79,9 @@ class Sealer:
         return any(_equal(_sealed(key, message), seal) for key in self._keys)
 
 
-def request_words(*, source: str, reason: str | None) -> tuple[str, ...]:
-    """What a request says besides its content, and what stands in the commit."""
-    return (source, reason or "")
+def request_words(promotion: Promotion) -> tuple[str, ...]:
+    """What a request says besides its content: it stands in the commit, or decides until when it counts."""
+    return (promotion.source, promotion.reason or "", promotion.expires_at.isoformat())
 
 
 def _message(
