@@ -8,7 +8,7 @@ from typing import Any
 from bot.core.errors import Refused
 from bot.core.promoter import Promoter
 from bot.messages import answers
-from handlers.grammar import Request, Verb, parse
+from handlers.grammar import Request, Rollback, Verb, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,13 @@ class Command:
         """Do what was typed; raises `Refused` with what to type instead."""
         user = str(body["user_id"])
         wish = parse(str(body.get("text") or ""))
-        if isinstance(wish, Request):
-            return await self._request(wish, user, str(body.get("trigger_id") or "") or None)
-        return await self._verb(wish, user)
+        if isinstance(wish, Verb):
+            return await self._verb(wish, user)
+        return await self._asked(wish, user, str(body.get("trigger_id") or "") or None)
 
-    async def _request(self, wish: Request, user: str, delivery: str | None) -> str:
-        promotion = await self.promoter.request(
+    async def _asked(self, wish: Request | Rollback, user: str, delivery: str | None) -> str:
+        ask = self.promoter.request if isinstance(wish, Request) else self.promoter.roll_back
+        promotion = await ask(
             app=wish.app,
             environment=wish.environment,
             version=wish.version,

@@ -10,7 +10,7 @@ from bot.core.catalog import nearest
 from bot.core.errors import Refused
 
 ABOUT_ONE = ("show", "approve", "reject", "withdraw", "cancel")
-VERBS = ("help", "status", "pending", *ABOUT_ONE)
+VERBS = ("help", "status", "pending", "rollback", *ABOUT_ONE)
 ID = re.compile(r"P-[0-9A-HJKMNP-TV-Z]{10}", re.IGNORECASE | re.ASCII)
 INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff]")
 QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
@@ -29,6 +29,16 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rollback:
+    """Ask that a target run again what it ran before; without a version, the last one that did not fail."""
+
+    app: str
+    environment: str
+    version: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
     """`approve P-… text` and the like; `id` and `text` where the verb has them."""
 
@@ -37,7 +47,7 @@ class Verb:
     text: str | None = None
 
 
-def parse(text: str) -> Request | Verb:
+def parse(text: str) -> Request | Rollback | Verb:
     """What was typed after `/promote`; raises `Refused` with what to type instead."""
     cleaned = INVISIBLE.sub("", text).strip()
     words = cleaned.split()
@@ -46,6 +56,8 @@ def parse(text: str) -> Request | Verb:
     first = _word(words[0]).lower()
     if first in ABOUT_ONE:
         return _about_one(first, words[1:])
+    if first == "rollback":
+        return _rollback(cleaned)
     if first in ("help", "pending"):
         return Verb(name=first)
     if first == "status":
@@ -58,6 +70,18 @@ def _about_one(name: str, words: list[str]) -> Verb:
     if not ID.fullmatch(id):
         raise Refused(f"Which promotion? Type /promote {name} P-…, with the id that its card shows.")
     return Verb(name=name, id=id.upper(), text=" ".join(words[1:]) or None)
+
+
+def _rollback(text: str) -> Rollback:
+    head, reason = _reason(text)
+    words = [_word(word) for word in head.split()[1:]]
+    if len(words) == 4 and words[2].lower() == "to":
+        del words[2]
+    if len(words) not in (2, 3):
+        raise Refused("Type /promote rollback <app> <environment> [to <version>] [because …].")
+    return Rollback(
+        app=words[0], environment=words[1], version=words[2] if len(words) == 3 else None, reason=reason
+    )
 
 
 def _request(text: str) -> Request:

@@ -13,6 +13,8 @@ from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look
 
 EDIT_AT_MOST_EVERY = timedelta(seconds=3)
+EDITS_A_MINUTE = 40
+"""Of all cards together: Slack allows fifty, and decisions are shown beside the rollouts."""
 CONFIRM_AFTER = timedelta(seconds=17)
 """A lease and a little: whoever is still at an older edit by then has lost its turn to the next worker."""
 REMIND_AFTER = (timedelta(minutes=30), timedelta(hours=2))
@@ -54,7 +56,7 @@ class Announcing:
             return pause
         try:
             card, again = await self._show(card, promotion, target, look)
-            card = await self._tell(card, promotion)
+            card = await self._tell(card, promotion, look)
             remind = await self._remind(card, promotion, target)
         except Gone:
             return await self._lost(card, promotion, target)
@@ -70,7 +72,7 @@ class Announcing:
         if digest == card.shown:
             return await self._confirm(card, promotion, target, look)
         is_decided = card.phase is Phase.REQUESTED and promotion.phase is not Phase.REQUESTED
-        early = card.edited_at + EDIT_AT_MOST_EVERY - now if card.edited_at else timedelta(0)
+        early = card.edited_at + await self._pace(promotion) - now if card.edited_at else timedelta(0)
         if early > timedelta(0) and not is_decided:  # buttons that are of no use any more go at once
             return card, early
         await self.announcer.edit(card, target, promotion, look)
@@ -101,13 +103,23 @@ class Announcing:
         await self.announcer.edit(card, target, promotion, look)
         return await self._keep(promotion, replace(card, is_confirmed=True)), None
 
-    async def _tell(self, card: Card, promotion: Promotion) -> Card:
+    async def _pace(self, promotion: Promotion) -> timedelta:
+        """How far apart the edits of one card are: all rollouts together stay within what Slack allows."""
+        if promotion.phase is not Phase.COMMITTED:
+            return EDIT_AT_MOST_EVERY
+        rollouts = await self.store.count(Phase.COMMITTED)
+        return max(EDIT_AT_MOST_EVERY, timedelta(minutes=1) * rollouts / EDITS_A_MINUTE)
+
+    async def _tell(self, card: Card, promotion: Promotion, look: Look) -> Card:
         events = await self.store.events(promotion.id, after=card.told)
-        if not events:
-            return card
-        await self.announcer.tell(card, promotion, events)
-        card = replace(card, told=events[-1].edition)
-        await self.store.save_card(promotion.id, card)
+        if events:
+            await self.announcer.tell(card, promotion, events)
+            card = replace(card, told=events[-1].edition)
+            await self.store.save_card(promotion.id, card)
+        if look.recovered and not card.is_recovery_told:
+            await self.announcer.tell_recovery(card, look.recovered)
+            card = replace(card, is_recovery_told=True)
+            await self.store.save_card(promotion.id, card)
         return card
 
     async def _remind(self, card: Card, promotion: Promotion, target: Target) -> timedelta | None:

@@ -123,6 +123,8 @@ class ApplicationFacts:
     """What is not in the manifests any more, and stays because nobody lets Argo CD remove it."""
     closed: str = ""
     """Why a sync window keeps Argo CD from syncing by itself, and until when; empty where none does."""
+    may_sync: bool = False
+    """May the bot's account have it synced? Asked where it waits for somebody to do so."""
     rolls_with: str = ""
     """The ApplicationSet that syncs it in a rolling step, and how far that is; empty where there is none."""
     history_revision: str | None = None

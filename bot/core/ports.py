@@ -41,6 +41,7 @@ class Card:
     """Was the last edit repeated? An older one of another worker may have arrived after it."""
     reminded: int = 0
     """How many reminders the approvers have had."""
+    is_recovery_told: bool = False
     warned: bool = False
     """Was the requester told that the card cannot be posted?"""
     not_before: datetime | None = None
@@ -58,8 +59,10 @@ class Change:
 class Store(Protocol):
     """Where promotions are kept. Every method may raise `Unavailable`."""
 
-    async def create(self, promotion: Promotion, *, delivery: str | None, holds: bool) -> PromotionId:
-        """Save a new promotion, due now, and return its id.
+    async def create(
+        self, promotion: Promotion, *, delivery: str | None, holds: bool, instead_of: Change | None = None
+    ) -> PromotionId:
+        """Save a new promotion, due now, and return its id; `instead_of` ends the one whose hold it takes.
 
         A `delivery` (a Slack trigger id) that was seen within 48 hours returns the id that it made then, and
         nothing is saved. Where `holds`, raises `TargetBusy` if another promotion holds the target.
@@ -94,6 +97,10 @@ class Store(Protocol):
 
     async def in_phase(self, phase: Phase, *, limit: int = 50) -> tuple[Promotion, ...]:
         """The promotions in a phase, oldest first."""
+        ...
+
+    async def count(self, phase: Phase) -> int:
+        """How many promotions are in a phase."""
         ...
 
     async def history(self, target: Target, *, limit: int = 10) -> tuple[Promotion, ...]:
@@ -293,6 +300,10 @@ class Announcer(Protocol):
 
     async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
         """Add these events to the thread, in one message."""
+        ...
+
+    async def tell_recovery(self, card: Card, says: str) -> None:
+        """Say in the thread that what had failed came right."""
         ...
 
     async def remind(self, card: Card, target: Target, promotion: Promotion) -> None:

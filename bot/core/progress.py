@@ -84,6 +84,10 @@ class Progress:
     resumed_at: datetime | None = None
     """When a wait for people was over: the time limit counts from there."""
     pods: str = ""
+    may_sync: bool = False
+    """Does it wait for a sync that the bot may begin?"""
+    to_sync: tuple[str, ...] = ()
+    """What that sync would change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

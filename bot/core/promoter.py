@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bot.core import gates, people
+from bot.core import gates, people, rollback
 from bot.core import promotion as promotions
 from bot.core.catalog import UNKNOWN, Application, Catalog, Image, Target, checked_version
 from bot.core.errors import Conflict, PromoteError, Refused, TargetBusy
 from bot.core.people import Action, Person
 from bot.core.ports import Card, Change, Clock, Cluster, Directory, Store, ValuesRepository
 from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
-from bot.core.rollout import ApplicationFacts
+from bot.core.rollout import ApplicationFacts, Stage
 from bot.core.seals import Sealer, request_words
 from bot.core.trailers import one_line
 
 TRIES = 5
 MOST_PLACES = 30
 LONGEST_REASON = 500
+MOST_COMMITS = 500
+"""How far back a rollback looks for what was there before, in commits of ours."""
+MOST_ASKED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,62 @@ class Promoter:
         )
         return await self._create(self._sealed(promotion), target, delivery)
 
+    async def roll_back(
+        self,
+        *,
+        app: str,
+        environment: str,
+        version: str | None = None,
+        reason: str | None = None,
+        user: str,
+        delivery: str | None = None,
+    ) -> Promotion:
+        """Ask that a target run again what it ran before; without a version, the last one that did not fail.
+
+        It needs the environment's ordinary approval, and takes the place of a request that nobody has written yet.
+        """
+        target = self.catalog.target(app, environment)
+        if version is not None:
+            checked_version(version)
+        person = await self.member(user)
+        self._require_somebody(target, person)
+        written = await self.values.written(target.repository, limit=MOST_COMMITS)
+        stack, now = rollback.deployed(written, target), await self.values.current(target)
+        if version is None:
+            bad = await self._failed(stack)
+            wanted = rollback.before(stack, now=now, bad=bad, target=target)
+        else:
+            wanted = rollback.wanted(stack, version, target)
+        plan = await self.values.plan(target, wanted.image.version, digest=wanted.image.digest)
+        if plan.is_done:
+            raise Refused(f"{environment} already runs {wanted.image.version}; nothing to roll back.")
+        newest = next((each for each in reversed(stack) if each.image.version == plan.old_version), None)
+        promotion = promotions.request(
+            target,
+            id=promotions.new_id(),
+            source=environment,
+            version=wanted.image.version,
+            old_version=plan.old_version,
+            changes=plan.changes,
+            digest=wanted.image.digest,
+            by=person.signer,
+            at=self.clock.now(),
+            reason=_reason(reason),
+            rollback_of=(newest.promotion if newest else None) or UNKNOWN,
+        )
+        return await self._create(self._sealed(promotion), target, delivery)
+
+    async def roll_back_from(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
+        """Take back this very promotion, as long as what it brought is still there."""
+        gone = await self.find(id)
+        now = (await self.values.current(self.target_of(gone))).version
+        if now != gone.version:
+            raise Refused(
+                f"{gone.environment} holds {now} now, not {gone.version}. To go back from there: "
+                f"/promote rollback {gone.app} {gone.environment}"
+            )
+        return await self.roll_back(app=gone.app, environment=gone.environment, user=user, delivery=delivery)
+
     async def ask_again(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
         """The same request once more, by whoever may request; every check is made anew."""
         old = await self.find(id)
@@ -140,6 +199,30 @@ class Promoter:
         now = self.clock.now()
         reason = _reason(why)
         return await self._change(promotion, lambda current: current.cancel(by=user, at=now, why=reason))
+
+    async def sync(self, id: str, *, user: str) -> Promotion:
+        """Have Argo CD sync this promotion's commit, and nothing else, where it does not do so by itself.
+
+        The sync is rehearsed first; one that would fail is refused with Argo CD's reason.
+        """
+        promotion, target, _ = await self._authorised(Action.SYNC, id, user)
+        look = await self.store.look(promotion.id)
+        waiting = [
+            each
+            for each in target.applications
+            if (progress := look.of(each.name)) and progress.stage is Stage.UNSYNCED
+        ]
+        if not waiting:
+            raise Refused(
+                f"No application of {promotion.id} waits for somebody to sync it: {promotion.told}."
+            )
+        for each in waiting:
+            await self.cluster.rehearse(each, revision=promotion.revision)
+        now = self.clock.now()
+        asked = await self._change(promotion, lambda current: current.ask_to_sync(by=user, at=now))
+        for each in waiting:
+            await self.cluster.sync(each, revision=promotion.revision, promotion=promotion.id)
+        return asked
 
     async def require_may(self, action: Action, id: str, *, user: str) -> Promotion:
         """The promotion, where this person may do that now: asked before a modal opens."""
@@ -247,13 +330,35 @@ class Promoter:
         return replace(promotion, request_seal=seal)
 
     async def _create(self, promotion: Promotion, target: Target, delivery: str | None) -> Promotion:
+        holds = not self.catalog.is_first(target)
         try:
-            id = await self.store.create(
-                promotion, delivery=delivery, holds=not self.catalog.is_first(target)
-            )
+            try:
+                id = await self.store.create(promotion, delivery=delivery, holds=holds)
+            except TargetBusy as busy:
+                instead_of = await self._instead_of(promotion, busy)
+                if instead_of is None:
+                    raise
+                id = await self.store.create(promotion, delivery=delivery, holds=holds, instead_of=instead_of)
         except TargetBusy as busy:
             raise await self._busy(target, busy) from busy
+        except Conflict as conflict:
+            raise Refused("Something changed at this very moment; try again.") from conflict
         return promotion if id == promotion.id else await self.find(id)
+
+    async def _instead_of(self, promotion: Promotion, busy: TargetBusy) -> Change | None:
+        """A rollback goes before a request that is not being written; nothing else does."""
+        if not promotion.is_rollback or (held := await self.store.load(busy.holder)) is None:
+            return None
+        if held.is_rollback or held.base is not None or held.phase not in (Phase.REQUESTED, Phase.APPROVED):
+            return None
+        why = f"{promotion.id} rolls {promotion.environment} back to {promotion.version}"
+        return Change(before=held, after=held.supersede(at=promotion.requested_at, why=why))
+
+    async def _failed(self, stack: Sequence[rollback.Deployed]) -> frozenset[str]:
+        """Of the newest promotions that brought these, those that are known to have failed."""
+        newest = [each.promotion for each in stack if each.promotion][-MOST_ASKED:]
+        found = await asyncio.gather(*(self.store.load(id) for id in newest))
+        return frozenset(each.id for each in found if each and each.phase is Phase.FAILED)
 
     async def _busy(self, target: Target, busy: TargetBusy) -> TargetBusy:
         holder = await self.store.load(busy.holder)

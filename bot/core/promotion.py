@@ -151,6 +151,8 @@ class Promotion:
     requested_at: datetime
     request_seal: str
     reason: str | None = None
+    rollback_of: str | None = None
+    """The promotion that it takes back, where it is a rollback; `unknown` where nobody knows its id."""
     expires_at: datetime
     approvals: tuple[Approval, ...] = ()
     approved_at: datetime | None = None
@@ -176,6 +178,11 @@ class Promotion:
     def title(self) -> str:
         """`manual-app 15 to prod`."""
         return f"{self.app} {self.version} to {self.environment}"
+
+    @property
+    def is_rollback(self) -> bool:
+        """Does it bring back what was there before?"""
+        return self.rollback_of is not None
 
     def approved_by(self, user: str) -> bool:
         """Has this person approved, and not withdrawn?"""
@@ -255,6 +262,12 @@ class Promotion:
         return self._move(
             Phase.COMMITTED, at=at, what="committed", why=revision, revision=revision, committed_at=at
         )
+
+    def ask_to_sync(self, *, by: str, at: datetime) -> Promotion:
+        """Somebody has Argo CD sync what it does not sync by itself."""
+        if self.phase is not Phase.COMMITTED:
+            raise Refused(f"There is nothing to sync for {self.id}: {self.told}.")
+        return self._next(at=at, what="sync", by=by)
 
     def go_live(self, *, at: datetime, why: str, outcome: Outcome | None = Outcome.LIVE) -> Promotion:
         """Every application of the target runs the version, proved."""
@@ -341,6 +354,7 @@ def rebuilt(
     approved_by: Sequence[Signer],
     at: datetime,
     revision: str,
+    rollback_of: str | None = None,
 ) -> Promotion:
     """What a commit tells of a promotion whose record was lost: it is followed from there. No seal is needed any more."""
     return Promotion(
@@ -362,6 +376,7 @@ def rebuilt(
         approved_at=at,
         revision=revision,
         committed_at=at,
+        rollback_of=rollback_of,
         last=Event(edition=1, at=at, what="rebuilt", phase=Phase.COMMITTED, why=revision),
     )
 
@@ -378,6 +393,7 @@ def request(
     by: Signer,
     at: datetime,
     reason: str | None,
+    rollback_of: str | None = None,
     seal: str = UNKNOWN,
 ) -> Promotion:
     """A new promotion, waiting for approvals; the first edition of its record. It counts once it is sealed."""
@@ -399,6 +415,7 @@ def request(
         requested_at=at,
         request_seal=seal,
         reason=reason,
+        rollback_of=rollback_of,
         expires_at=at + target.policy.expires,
         last=Event(edition=1, at=at, what="requested", phase=Phase.REQUESTED, by=by.id, why=reason),
     )

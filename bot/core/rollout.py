@@ -68,7 +68,14 @@ def decide(facts: ApplicationFacts | Unseen, case: Case) -> Progress:
         verdict = _timed_out(verdict)
     progress = _remember(facts.name, verdict, case, compared_at=facts.reconciled_at)
     pods = facts.workloads.says if facts.workloads else ""
-    return replace(progress, seen_at=case.now, refused_since=None, pods=pods)
+    return replace(
+        progress,
+        seen_at=case.now,
+        refused_since=None,
+        pods=pods,
+        may_sync=verdict.stage is Stage.UNSYNCED and facts.may_sync,
+        to_sync=facts.out_of_sync if verdict.stage is Stage.UNSYNCED else (),
+    )
 
 
 def _timed_out(verdict: Verdict) -> Verdict:
@@ -94,7 +101,7 @@ def _unseen(facts: Unseen, case: Case) -> Progress:
     says = f"{facts.reason}{lasted}{todo}; the commit is pushed"
     # A refresh that was asked for meanwhile counts for nothing: afterwards it is asked for quickly again.
     progress = _remember(facts.name, Verdict(Stage.UNREACHABLE, says), case)
-    return replace(progress, refused_since=refused_since, refreshes=0, pods="")
+    return replace(progress, refused_since=refused_since, refreshes=0, pods="", may_sync=False)
 
 
 def _is_over(stage: Stage, case: Case) -> bool:

@@ -157,7 +157,8 @@ def _noticed(facts: ApplicationFacts, case: Case) -> Verdict | None:
     if facts.rolls_with:
         return Verdict(Stage.WAITING, f"waits for its turn: {facts.rolls_with}")
     if not facts.automated:
-        return Verdict(Stage.UNSYNCED, "automated sync is off: somebody has to press Sync")
+        changes = f", which would change {', '.join(facts.out_of_sync[:5])}" if facts.out_of_sync else ""
+        return Verdict(Stage.UNSYNCED, f"automated sync is off: somebody has to press Sync{changes}")
     if facts.closed:
         return Verdict(Stage.CLOSED, facts.closed)
     if facts.errors:

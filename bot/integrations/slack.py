@@ -28,7 +28,7 @@ from bot.core.rollout import Look
 from bot.messages.answers import cannot_post
 from bot.messages.card import card as render
 from bot.messages.mrkdwn import Message
-from bot.messages.thread import direct_reminder, reminder, story, waited_for
+from bot.messages.thread import direct_reminder, recovery, reminder, story, waited_for
 
 log = structlog.get_logger()
 
@@ -159,6 +159,14 @@ class SlackAnnouncer:
                     unfurl_media=False,
                 )
             )
+
+    async def tell_recovery(self, card: Card, says: str) -> None:
+        """Say in the thread that what had failed came right."""
+        await _call(
+            lambda: self._client.chat_postMessage(
+                channel=card.channel or "", thread_ts=card.ts or "", text=recovery(says), unfurl_links=False
+            )
+        )
 
     async def remind(self, card: Card, target: Target, promotion: Promotion) -> None:
         """Ask those who may still approve, in the thread, and each of them directly as far as that is possible."""

@@ -22,6 +22,7 @@ HELP = """\
 `/promote show P-…` – one promotion and its story
 `/promote approve P-…`  ·  `/promote reject P-… &lt;reason&gt;`  ·  `/promote withdraw P-…`
 `/promote cancel P-… [reason]`
+`/promote rollback manual-app prod [to 14] [because …]` – ask for what was there before
 `/promote help`
 
 Nothing is written before everybody whom the environment asks for has agreed. The card in the channel shows what will change, who may \
@@ -60,6 +61,11 @@ def cannot_post(promotion: Promotion, channel: str) -> str:
         f":warning: I cannot write to <#{channel}>, so nobody sees {code(promotion.id)} "
         f"({plain(promotion.title)}). Invite me there with `/invite @promote-bot`; I go on trying."
     )
+
+
+def syncing(promotion: Promotion) -> str:
+    """Argo CD was asked to sync."""
+    return f"{code(promotion.id)}: Argo CD syncs {plain(promotion.title)} now; the card follows it."
 
 
 def done(promotion: Promotion) -> str:

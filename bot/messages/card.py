@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from bot.core.catalog import ApprovalRule, Target
+from dataclasses import replace
+
+from bot.core.catalog import UNKNOWN, ApprovalRule, Target
+from bot.core.outcome import Outcome
 from bot.core.people import Action
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look, Progress, Stage
+from bot.messages.advice import advice
 from bot.messages.mrkdwn import (
     Block,
     Message,
@@ -57,6 +61,28 @@ HEADLINE = {
     Phase.STALE: "Stale",
 }
 
+OUTCOMES = {
+    Outcome.LIVE_WITHIN: (":white_check_mark:", "Live as part of a later commit"),
+    Outcome.NOTHING_CHANGED: (":white_check_mark:", "Live, nothing changed"),
+    Outcome.SYNC_FAILED: (":x:", "Sync failed"),
+    Outcome.DEGRADED: (":broken_heart:", "Degraded"),
+    Outcome.NOT_PICKED_UP: (":zzz:", "Not picked up"),
+    Outcome.WINDOW_CLOSED: (":lock:", "Sync window closed"),
+    Outcome.NOT_SYNCED: (":raised_hand:", "Nobody synced it"),
+    Outcome.CANNOT_RENDER: (":x:", "Cannot render"),
+    Outcome.MISMATCH: (":warning:", "Not the promoted image"),
+    Outcome.STUCK: (":warning:", "Sync stuck"),
+    Outcome.TIMED_OUT: (":alarm_clock:", "Timed out"),
+    Outcome.UNREACHABLE: (":electric_plug:", "Argo CD unreachable"),
+    Outcome.TOKEN_EXPIRED: (":key:", "Token expired"),
+    Outcome.NO_PERMISSION: (":no_entry:", "No permission"),
+    Outcome.MISSING: (":mag:", "Application missing"),
+    Outcome.DELETED: (":wastebasket:", "Application deleted"),
+    Outcome.NOT_TRACKED: (":mag:", "Application follows something else"),
+    Outcome.LOST: (":warning:", "Commit lost"),
+}
+"""The endings of a rollout that have a headline of their own."""
+
 SIGNS = {
     Stage.CONFIRMING: ":white_check_mark:",
     Stage.LIVE: ":white_check_mark:",
@@ -75,13 +101,13 @@ AGAIN = (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAIL
 def card(target: Target, promotion: Promotion, look: Look) -> Message:
     """The promotion's message as it should stand in the channel now."""
     blocks = [
-        header(headline(target, promotion)),
+        header(headline(target, promotion, look)),
         _facts(target, promotion),
         *_banner(target, promotion),
         *_reason(promotion),
         *_diff(promotion),
         *_story(target, promotion, look),
-        *_buttons(target, promotion),
+        *_buttons(target, promotion, look),
         footnote(f"{code(promotion.id)}  •  the story is in the thread"),
     ]
     for number, block in enumerate(blocks):
@@ -90,24 +116,28 @@ def card(target: Target, promotion: Promotion, look: Look) -> Message:
     return Message(text=_fallback(target, promotion, look), blocks=tuple(blocks))
 
 
-def headline(target: Target, promotion: Promotion) -> str:
+def headline(target: Target, promotion: Promotion, look: Look) -> str:
     """`⏳ Approval needed: manual-app 15 → prod`, in Slack's emoji names."""
-    before = f"{EMOJI[promotion.phase]} {_word(target, promotion)}: {promotion.app} "
+    sign, word = _word(target, promotion, look)
+    before = f"{sign} {'ROLLBACK ' if promotion.is_rollback else ''}{word}: {promotion.app} "
     after = f" → {promotion.environment}"
     return before + cut(promotion.version, max(12, 150 - len(before) - len(after))) + after
 
 
-def _word(target: Target, promotion: Promotion) -> str:
+def _word(target: Target, promotion: Promotion, look: Look) -> tuple[str, str]:
+    """Its sign, and where it stands, in a word or two."""
+    if look.recovered:
+        return ":white_check_mark:", "Recovered"
     if promotion.phase is Phase.REQUESTED and not target.policy.needs_approval:
-        return "Requested"
-    return HEADLINE[promotion.phase]
+        return EMOJI[promotion.phase], "Requested"
+    ended = OUTCOMES.get(promotion.outcome) if promotion.outcome and promotion.phase.is_final else None
+    return ended or (EMOJI[promotion.phase], HEADLINE[promotion.phase])
 
 
 def _facts(target: Target, promotion: Promotion) -> Block:
     """What is asked; once it has ended, in one line."""
     versions = f"{code(promotion.old_version)} → {code(promotion.version)}"
-    source = "CI" if promotion.source == "ci" else escape(promotion.source)
-    way = f"{source} → *{escape(promotion.environment)}*"
+    way = _way(promotion)
     requester = mention(promotion.requested_by.id)
     if promotion.phase.is_final:
         approvers = ", ".join(mention(approval.by.id) for approval in promotion.approvals)
@@ -122,6 +152,15 @@ def _facts(target: Target, promotion: Promotion) -> Block:
                 f"*Expires*\n{moment(promotion.expires_at)}",
             ]
     return facts(*fields)
+
+
+def _way(promotion: Promotion) -> str:
+    environment = f"*{escape(promotion.environment)}*"
+    if promotion.is_rollback:
+        known = promotion.rollback_of if promotion.rollback_of != UNKNOWN else ""
+        return f"back in {environment}{f', undoing {code(known)}' if known else ''}"
+    source = "CI" if promotion.source == "ci" else escape(promotion.source)
+    return f"{source} → {environment}"
 
 
 def _approvals(target: Target, promotion: Promotion) -> str:
@@ -186,7 +225,11 @@ def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
             ":hourglass_flowing_sand: asking Argo CD to look"
         ]
     elif promotion.phase.is_final:
-        lines += [_ending(target, promotion), *_where_to_look(target, promotion)]
+        lines += [
+            _ending(target, promotion, look),
+            *_recovered(look),
+            *_where_to_look(target, promotion, look),
+        ]
     if look.waits_for and not promotion.phase.is_final:
         lines.append(f":electric_plug: {plain(look.waits_for)}")
     return [section(listed(lines, 3000))] if lines else []
@@ -199,13 +242,20 @@ def _rollout_line(target: Target, progress: Progress) -> str:
     return f"{sign} {_application(target, progress.name)}: {plain(progress.says)}{again}{pods}"
 
 
-def _where_to_look(target: Target, promotion: Promotion) -> list[str]:
-    """Where a rollout that failed is shown with everything that Argo CD knows of it."""
-    if promotion.phase is not Phase.FAILED or promotion.revision is None:
+def _recovered(look: Look) -> list[str]:
+    if not look.recovered:
+        return []
+    at = f" at {moment(look.recovered_at)}" if look.recovered_at else ""
+    return [f":white_check_mark: *Recovered*{at}: {plain(look.recovered)}"]
+
+
+def _where_to_look(target: Target, promotion: Promotion, look: Look) -> list[str]:
+    """Where a rollout that failed is shown with everything that Argo CD knows of it, and what to do."""
+    if promotion.phase is not Phase.FAILED or promotion.revision is None or look.recovered:
         return []
     pages = [_application(target, each.name) for each in target.applications if each.link]
-    look = [f":mag: Argo CD: {', '.join(pages)}"] if pages else []
-    return [*look, ":arrow_right: The commit stays: promote a newer version, or revert it in git."]
+    found = [f":mag: Argo CD: {', '.join(pages)}"] if pages else []
+    return [*found, f":arrow_right: {plain(advice(promotion.outcome), 500)}"]
 
 
 def _application(target: Target, name: str) -> str:
@@ -219,15 +269,15 @@ def _commit(target: Target, promotion: Promotion) -> str:
     return linked(template.replace("{revision}", revision) if template else None, revision[:8])
 
 
-def _ending(target: Target, promotion: Promotion) -> str:
+def _ending(target: Target, promotion: Promotion, look: Look) -> str:
     why = plain(promotion.ending, 1500) if promotion.ending else ""
     by = f" by {mention(promotion.last.by)}" if promotion.last.by else ""
     if promotion.phase is Phase.LIVE:
         names = _some([_application(target, application.name) for application in target.applications])
         took = took_from(promotion)
         return f"{EMOJI[promotion.phase]} *Live* in {names}{f' after {took}' if took else ''}: {why}"
-    word = HEADLINE[promotion.phase]
-    return f"{EMOJI[promotion.phase]} *{word}*{by}{': ' + why if why else ''}"
+    sign, word = _word(target, promotion, replace(look, recovered=""))
+    return f"{sign} *{word}*{by}{': ' + why if why else ''}"
 
 
 def took_from(promotion: Promotion) -> str:
@@ -238,15 +288,60 @@ def took_from(promotion: Promotion) -> str:
     return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min {seconds % 60} s"
 
 
-def _buttons(target: Target, promotion: Promotion) -> list[Block]:
+def _buttons(target: Target, promotion: Promotion, look: Look) -> list[Block]:
     elements = []
     if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
-        elements = [_approve(target, promotion), _button(promotion, Action.REJECT, "Reject…", style="danger")]
-    if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
-        elements.append(_button(promotion, Action.CANCEL, "Cancel"))
+        elements = [
+            _approve(target, promotion),
+            _button(promotion, Action.REJECT, "Reject…", style="danger"),
+            _button(promotion, Action.CANCEL, "Cancel"),
+        ]
+    if promotion.phase is Phase.COMMITTED and any(each.may_sync for each in look.applications):
+        elements.append(_sync(promotion, look))
     if promotion.phase in AGAIN and promotion.revision is None:
         elements.append(_button(promotion, Action.ASK_AGAIN, "Ask again"))
+    if promotion.phase in (Phase.LIVE, Phase.FAILED) and promotion.revision:
+        elements.append(_roll_back(promotion))
     return [{"type": "actions", "elements": elements}] if elements else []
+
+
+def _sync(promotion: Promotion, look: Look) -> Block:
+    waiting = [each for each in look.applications if each.may_sync]
+    changes = ", ".join(dict.fromkeys(name for each in waiting for name in each.to_sync)) or "nothing yet"
+    text = (
+        f"Argo CD brings {', '.join(each.name for each in waiting)} to {(promotion.revision or '')[:8]}, "
+        f"after a dry run. That changes: {changes}"
+    )
+    return _confirmed(
+        _button(promotion, Action.SYNC, "Sync now", style="primary"),
+        title=f"Sync {promotion.environment}?",
+        text=plain(text, 290),
+        confirm="Sync",
+    )
+
+
+def _roll_back(promotion: Promotion) -> Block:
+    text = (
+        f"This asks to put back what {code(promotion.app, 40)} ran in *{escape(promotion.environment)}* before "
+        f"{code(promotion.version, 40)}. It needs the usual approval."
+    )
+    return _confirmed(
+        _button(promotion, Action.ROLL_BACK, "Roll back"),
+        title=f"Roll back {promotion.environment}?",
+        text=text,
+        confirm="Ask for it",
+    )
+
+
+def _confirmed(button: Block, *, title: str, text: str, confirm: str) -> Block:
+    """The button, with a question before it does anything."""
+    button["confirm"] = {
+        "title": words(cut(title, 100)),
+        "text": mrkdwn(text, 300),
+        "confirm": words(confirm),
+        "deny": words("Not yet"),
+    }
+    return button
 
 
 def _approve(target: Target, promotion: Promotion) -> Block:
@@ -254,14 +349,12 @@ def _approve(target: Target, promotion: Promotion) -> Block:
     text = f"This commits {version} for *{escape(promotion.app)}* to *{environment}*, which holds {code(promotion.old_version, 40)} now."
     if target.banner:
         text = f"{plain(target.banner, 90)}\n{text}"
-    button = _button(promotion, Action.APPROVE, "Approve", style="primary")
-    button["confirm"] = {
-        "title": words(cut(f"Promote to {promotion.environment}?", 100)),
-        "text": mrkdwn(text, 300),
-        "confirm": words("Approve"),
-        "deny": words("Not yet"),
-    }
-    return button
+    return _confirmed(
+        _button(promotion, Action.APPROVE, "Approve", style="primary"),
+        title=f"Promote to {promotion.environment}?",
+        text=text,
+        confirm="Approve",
+    )
 
 
 def _button(promotion: Promotion, action: Action, label: str, *, style: str | None = None) -> Block:
@@ -283,11 +376,16 @@ def action_id(action: Action) -> str:
     return f"promotion_{action.value.replace(' ', '_')}"
 
 
+def _title(target: Target, promotion: Promotion, look: Look) -> str:
+    word = _word(target, promotion, look)[1]
+    return f"ROLLBACK {word}" if promotion.is_rollback else word
+
+
 def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
     """The whole story without blocks: for notifications, screen readers and old clients."""
     parts = [
         (
-            f"{_word(target, promotion)}: {promotion.title} ({promotion.old_version} → {promotion.version}),"
+            f"{_title(target, promotion, look)}: {promotion.title} ({promotion.old_version} → {promotion.version}),"
             f" asked by {promotion.requested_by.name}."
         )
     ]
@@ -303,6 +401,8 @@ def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
         parts += [f"{progress.name}: {progress.says}." for progress in look.applications]
     if promotion.ending:
         parts.append(sentence(promotion.ending))
+    if look.recovered:
+        parts.append(sentence(f"Recovered: {look.recovered}"))
     if promotion.phase is Phase.FAILED:
         parts += [f"{progress.name}: {progress.pods}." for progress in look.applications if progress.pods]
     elif look.waits_for and not promotion.phase.is_final:

@@ -33,11 +33,22 @@ def direct_reminder(promotion: Promotion, place: str | None) -> str:
     return f":bell: {title} waits for your approval on {link(place, 'its card')}."
 
 
+def recovery(says: str) -> str:
+    """For the thread: what had failed came right."""
+    return f":white_check_mark: Recovered: {plain(says, 1000)}"
+
+
+def _for(promotion: Promotion) -> str:
+    if promotion.is_rollback:
+        return f"to go back to {code(promotion.version)}"
+    return f"for {code(promotion.version)}"
+
+
 def _line(promotion: Promotion, event: Event) -> str:
     who = mention(event.by) if event.by else ""
     why = f": {plain(event.why, 1000)}" if event.why else ""
     lines = {
-        "requested": f":speech_balloon: {who} asked for {code(promotion.version)} in *{promotion.environment}*{why}",
+        "requested": f":speech_balloon: {who} asked {_for(promotion)} in *{promotion.environment}*{why}",
         "approval": f":thumbsup: {who} approved",
         "withdrawal": f":leftwards_arrow_with_hook: {who} withdrew the approval",
         "approved": ":ballot_box_with_check: Nothing more to wait for: checking everything once more, then committing",
@@ -48,6 +59,7 @@ def _line(promotion: Promotion, event: Event) -> str:
         "committed": f":white_check_mark: Committed as {code((event.why or '')[:8])}; following Argo CD now",
         "rebuilt": ":recycle: The record of this promotion was lost; it goes on from its commit "
         f"{code((event.why or '')[:8])}",
+        "sync": f":arrows_counterclockwise: {who} had Argo CD sync it",
         "live": f":white_check_mark: Live{why}",
         "failed": f":x: Failed{why}",
         "rejected": f":no_entry: {who} rejected it{why}",
