@@ -247,5 +247,5 @@ def _edit(target: Target, version: str, plan: Plan) -> Edit:
         author=Author(name="Dana", email="dana@acme.example"),
         at=AT,
         base=plan.base,
-        asked_at=AT,
+        since=AT,
     )

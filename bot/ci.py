@@ -42,7 +42,7 @@ async def set_image(settings: Settings, *, app: str, environment: str, version: 
             author=COMMITTER,
             at=now,
             base=plan.base,
-            asked_at=now,
+            since=now,
         )
         revision = await gitops.commit(edit)
     except Stale as stale:

@@ -37,7 +37,7 @@ def edit_of(
         author=Author(name="Zoë Ünal", email="zoe@acme.example"),
         at=AT,
         base=base,
-        asked_at=AT,
+        since=AT,
     )
 
 

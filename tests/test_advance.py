@@ -334,11 +334,15 @@ async def test_an_old_promotion_cannot_be_replayed(world: World) -> None:
 
 async def test_a_promotion_that_was_rolled_back_by_hand_is_not_written_again(world: World) -> None:
     """Its record is put back, minutes later, to when it was approved: everything in it is genuine, and git knows better."""
+    other = await world.request("dev", "17")
+    await world.advance_until(other, Phase.APPROVED)
+    world.passes(60)
     id = await world.approved()
     approved = await world.find(id)
     await world.rest(id)
     world.push_by_hand("prod", "14")
     world.passes(60)
+    await world.rest(other)  # its commit stands last, and bears an older date
     before = await world.find(id)
     put_back = replace(approved, edition=before.edition + 1)
     await world.store.save([Change(before=before, after=put_back)], holds=True)

@@ -77,7 +77,7 @@ def edit_of(target: Target, base: str, *, new: str = "v15", promotion: str = "P-
         author=Author(name="Zoë <root> Ünal\n", email=None),
         at=AT,
         base=base,
-        asked_at=AT,
+        since=AT,
     )
 
 

@@ -95,7 +95,7 @@ def edit_of(target: Target, *, old: str = "v14", new: str = "v15", number: int =
         author=Author(name="Ann", email="ann@acme.example"),
         at=AT,
         base="",
-        asked_at=AT,
+        since=AT,
     )
 
 

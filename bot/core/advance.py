@@ -329,7 +329,8 @@ class Engine:
             author=Author(name=requester.name, email=requester.email),
             at=promotion.approved_at or promotion.requested_at,
             base=promotion.base or "",
-            asked_at=promotion.requested_at,
+            # Commits are dated by their approval, so one of another promotion may stand later and bear an older date.
+            since=promotion.requested_at - target.policy.start_within,
         )
 
     def _holds(self, promotion: Promotion) -> bool:

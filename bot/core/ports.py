@@ -208,8 +208,8 @@ class Edit:
     at: datetime
     """The date of the commit, for author and committer."""
     base: str
-    asked_at: datetime
-    """A promotion is written once: where a commit from then on carries its id, none is made."""
+    since: datetime
+    """A promotion is written once: where a commit dated from then on carries its id, none is made."""
 
 
 class ValuesRepository(Protocol):

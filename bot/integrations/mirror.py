@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bot.core.catalog import Repository, nearest
@@ -23,6 +23,8 @@ from bot.integrations.cleanroom import CleanRoom, Output, TimedOut
 from bot.integrations.objects import Objects, entry, names
 from bot.integrations.verdicts import GIT_HOST, Damaged, NoBranch, check_race, silence, trouble
 
+CLOCKS_DIFFER = timedelta(hours=1)
+"""How far the clocks of those who commit may be apart."""
 MAX_PROCESSES = 32
 MANY_PACKS = 40
 """From so many on they are put together: each of them makes every push a little slower."""
@@ -228,14 +230,16 @@ class Mirror:
     def mentions(self, line: str, *, since: datetime) -> bool:
         """Does a commit of the branch hold `line`, of those from `since` on, as far as the copy knows?
 
-        Read in memory: a process for it would cost a tenth of a push. A commit older than `since` ends the way back.
+        Read in memory: a process for it would cost a tenth of a push. A commit that is older than `since` by more than
+        clocks differ ends the way back.
         """
+        oldest = int((since - CLOCKS_DIFFER).timestamp())
         words, waiting, seen = line.encode(), [self.tip], set[str]()
         while waiting:
             revision = waiting.pop()
             head, _, message = self._read(revision)[1].partition(b"\n\n")
             seen.add(revision)
-            if _committed_at(head) < int(since.timestamp()):
+            if _committed_at(head) < oldest:
                 continue
             if words in message:
                 return True

@@ -276,7 +276,7 @@ def build(mirror: Mirror, edit: Edit, *, parent: str, hand: Hand) -> str:
 
 def _require_first(mirror: Mirror, edit: Edit) -> None:
     """Nobody's word is taken for it, not even our own record's: it may have been put back to before the commit."""
-    if mirror.mentions(_id_line(edit), since=edit.asked_at):
+    if mirror.mentions(_id_line(edit), since=edit.since):
         raise Failed(f"{edit.promotion} was written before; ask for a new promotion with /promote.")
 
 
