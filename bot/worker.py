@@ -72,7 +72,8 @@ class Worker:
         claimed = await self.queue.claim(limit=room, lease=self.lease) if room else ()
         for id in claimed:
             if self._stopping.is_set():
-                await self.queue.wake(id)  # `stop` came while we asked: another worker takes it at once
+                # `stop` came while we asked: another worker takes it at once.
+                await self.queue.rest(id, edition=0, after=None)
             elif id not in self._running:
                 task = asyncio.create_task(self._advance(id))
                 self._running[id] = task

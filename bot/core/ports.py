@@ -140,7 +140,7 @@ class Queue(Protocol):
         ...
 
     async def wake(self, id: str) -> None:
-        """Make it due now."""
+        """Make it due now, or, where a worker holds it, when that worker rests."""
         ...
 
     async def wait(self, timeout: float) -> None:

@@ -139,7 +139,7 @@ class RedisStore:
         await self._run(lua.REST, id, edition, "" if after is None else _milliseconds(after))
 
     async def wake(self, id: str) -> None:
-        """Make it due now, where it exists."""
+        """Make it due now, where it exists; what a worker holds is due when that worker rests."""
         await self._run(lua.WAKE, id)
 
     async def take_turn(self, branch: str, *, by: str, lease: timedelta) -> tuple[bool, str | None]:
