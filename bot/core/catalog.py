@@ -61,6 +61,11 @@ class Application:
     link: str | None = None
     """Its page in Argo CD, for people."""
 
+    @property
+    def key(self) -> str:
+        """What tells it from every other one: the same name may stand on two servers, or in two namespaces."""
+        return f"{self.server}/{self.namespace or ''}/{self.name}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRule:

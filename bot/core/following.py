@@ -45,7 +45,7 @@ class Following:
     async def follow(self, promotion: Promotion, target: Target) -> timedelta:
         """Look once at every application of the target; returns when to look again."""
         before = await self.store.look(promotion.id)
-        seen = await self._look(promotion, target, before, {each.name: each for each in before.applications})
+        seen = await self._look(promotion, target, before, {each.key: each for each in before.applications})
         look = replace(before, applications=seen, waits_for="", tries=0, breaks=0)
         if look != before:
             await self.store.save_look(promotion.id, look)
@@ -74,7 +74,7 @@ class Following:
         if (follower := await self.store.followed(target)) and follower != promotion.id:
             return None
         seen = await self._look(
-            promotion, target, look, {each.name: each for each in look.watched if not _has_failed(each)}
+            promotion, target, look, {each.key: each for each in look.watched if not _has_failed(each)}
         )
         if any(each.stage is Stage.SUPERSEDED for each in seen):
             return None
@@ -91,7 +91,7 @@ class Following:
         return tuple(
             await asyncio.gather(
                 *(
-                    self._progress(promotion, target, each, look.was(each.name), known.get(each.name))
+                    self._progress(promotion, target, each, look.was(each), known.get(each.key))
                     for each in target.applications
                 )
             )
@@ -103,7 +103,7 @@ class Following:
                 facts = await self.cluster.observe(target, application, refresh=False)
         except (TimeoutError, Unavailable, Failed):
             return None  # nobody waits with a commit for it
-        return Baseline(name=application.name, sync=facts.sync, health=facts.health)
+        return Baseline(key=application.key, sync=facts.sync, health=facts.health)
 
     async def _progress(
         self,
@@ -134,7 +134,7 @@ class Following:
             baseline=baseline,
             is_lost=is_lost,
         )
-        progress = decide(facts, case)
+        progress = replace(decide(facts, case), key=application.key)
         return _refreshed(progress, now) if refresh and not before else progress
 
     async def _observe(

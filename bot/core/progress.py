@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from bot.core.catalog import RolloutPolicy
+from bot.core.catalog import Application, RolloutPolicy
 from bot.core.outcome import Outcome
 
 REFRESH_SOON = timedelta(seconds=5)
@@ -63,6 +63,8 @@ class Progress:
     """What is remembered of one application between two looks. `stage` began at `since`."""
 
     name: str
+    key: str = ""
+    """Which application it is, among those of the same name."""
     stage: Stage
     since: datetime
     says: str
@@ -94,7 +96,7 @@ class Progress:
 class Baseline:
     """An application as it was right before the commit: what was wrong then, this commit has not broken."""
 
-    name: str
+    key: str
     sync: str
     health: str
 
@@ -117,13 +119,13 @@ class Look:
     """How it came right after it had failed, as a sentence for people."""
     recovered_at: datetime | None = None
 
-    def of(self, name: str) -> Progress | None:
+    def of(self, application: Application) -> Progress | None:
         """What is remembered of one application."""
-        return next((progress for progress in self.applications if progress.name == name), None)
+        return next((each for each in self.applications if each.key == application.key), None)
 
-    def was(self, name: str) -> Baseline | None:
+    def was(self, application: Application) -> Baseline | None:
         """How an application was right before the commit, where Argo CD told."""
-        return next((baseline for baseline in self.baseline if baseline.name == name), None)
+        return next((each for each in self.baseline if each.key == application.key), None)
 
 
 def wants_refresh(progress: Progress | None, *, now: datetime, policy: RolloutPolicy) -> bool:

@@ -210,7 +210,7 @@ class Promoter:
         waiting = [
             each
             for each in target.applications
-            if (progress := look.of(each.name)) and progress.stage is Stage.UNSYNCED
+            if (progress := look.of(each)) and progress.stage is Stage.UNSYNCED
         ]
         if not waiting:
             raise Refused(
