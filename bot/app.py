@@ -31,13 +31,14 @@ from bot.core.promoter import Promoter
 from bot.core.reconciling import Reconciling
 from bot.core.seals import Sealer
 from bot.git_access import git_repository, unsigned
+from bot.hints import Hints
 from bot.integrations import embedded
 from bot.integrations.argocd import ArgoCD, Server
 from bot.integrations.gitops import GitRepository
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.settings import Settings, SettingsError
-from bot.telemetry import ALARMS, BUGS
+from bot.telemetry import ALARMS, ARGOCD_CALLS, BUGS
 from bot.worker import Worker
 from handlers import register
 from handlers.listening import Background
@@ -187,7 +188,8 @@ def argo_cd(settings: Settings, config: Config) -> ArgoCD:
                 headers=model.headers,
             )
             for name, model in config.argocd.items()
-        }
+        },
+        count=lambda server, call, status: ARGOCD_CALLS.labels(server, call, status).inc(),
     )
 
 
@@ -252,6 +254,10 @@ async def _work(outside: Outside, stack: contextlib.AsyncExitStack) -> None:
         _keep_examined(outside.store),
     ):
         await stack.enter_async_context(_running(work))
+    hints = Hints(catalog=outside.catalog, store=outside.store, queue=outside.store)
+    for server, projects in hints.projects().items():
+        events = outside.argocd.hints(server, projects)
+        await stack.enter_async_context(_running(hints.listen(server, events)))
     await stack.enter_async_context(_working(outside.worker()))
 
 

@@ -18,6 +18,7 @@ TRANSITIONS = Counter(
 ADVANCE_SECONDS = Histogram("promote_advance_seconds", "Time of one advance of a promotion")
 BUGS = Counter("promote_bugs_total", "Errors that nobody expected")
 ALARMS = Counter("promote_alarms_total", "Records that contradict git or their seals")
+ARGOCD_CALLS = Counter("promote_argocd_calls_total", "Calls to Argo CD", ["server", "call", "status"])
 
 URL_CREDENTIALS = re.compile(r"(?<=://)[^@\s\"']+@")
 TOKENS = re.compile(

@@ -299,7 +299,7 @@ async def test_a_missing_right_is_named_with_the_object_it_is_for(bench: Bench, 
         (replace(APPLICATION, name="gone"), "has no application “gone” in the project “default”"),
         (
             replace(APPLICATION, namespace="team-a"),
-            f"needs applications, get, default/team-a/{PROD}",
+            f"has no application “{PROD}” in the project “default” in the namespace “team-a”",
         ),
         (replace(APPLICATION, server="east"), "no Argo CD called “east” is configured"),
     ],

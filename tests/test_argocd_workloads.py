@@ -9,7 +9,7 @@ import pytest
 from rollout_cases import IMAGE
 
 from bot.core.facts import Pod, Workloads
-from bot.integrations.argocd_facts import read_workloads
+from bot.integrations.argocd_workloads import read_workloads
 
 
 def node(kind: str, name: str, owner: str = "", images: tuple[str, ...] = (), **info: str) -> dict[str, Any]:

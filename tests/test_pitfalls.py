@@ -60,7 +60,7 @@ def test_p04_a_descendant_of_our_commit_counts_as_ours() -> None:
     assert following.look(10, found) is Stage.LIVE
     assert following.progress
     assert following.progress.outcome is Outcome.LIVE_WITHIN
-    assert "as part of cccccccc by Sam" in following.progress.says
+    assert "cccccccc by Sam contains it" in following.progress.says
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Error"])
@@ -210,7 +210,7 @@ def test_a_commit_that_changes_nothing_here_says_so() -> None:
     following.look(10, found)
     assert following.progress
     assert following.progress.outcome is Outcome.NOTHING_CHANGED
-    assert following.progress.says == "nothing to change here, every pod runs it"
+    assert following.progress.says == "the manifests are as before, every pod runs it"
 
 
 def test_what_only_has_to_be_pruned_is_live_with_a_note() -> None:

@@ -17,6 +17,7 @@ from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog, Target
 from bot.core.errors import Conflict, Failed, Refused, Stale, Unavailable
 from bot.core.following import Following
+from bot.core.outcome import Outcome
 from bot.core.ports import Author, Change, Clock, Directory, Edit, Plan, Store, ValuesRepository
 from bot.core.promotion import Approval, Phase, Promotion
 from bot.core.rollout import Look
@@ -124,9 +125,9 @@ class Engine:
         sentence = f"Something broke on our side (ref {reference})"
         look = replace(look, breaks=look.breaks + 1)
         if look.breaks >= GIVE_UP_AFTER and promotion.phase in (Phase.APPROVED, Phase.COMMITTED):
-            return promotion.edition, await self._save(
-                promotion, promotion.fail(at=self.clock.now(), why=sentence)
-            )
+            outcome = Outcome.BROKEN if promotion.revision else None
+            ended = promotion.fail(at=self.clock.now(), why=sentence, outcome=outcome)
+            return promotion.edition, await self._save(promotion, ended)
         await self._wait_for(promotion, look, sentence)
         return promotion.edition, back_off(look.tries)
 

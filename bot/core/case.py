@@ -65,12 +65,15 @@ class Case:
         return self.relation(revision).contains is True
 
     @property
+    def began_at(self) -> datetime:
+        """From when the time limit counts: a wait for people does not use it up."""
+        resumed_at = self.before.resumed_at if self.before else None
+        return max(self.committed_at, resumed_at) if resumed_at else self.committed_at
+
+    @property
     def is_late(self) -> bool:
-        """Is the time for the whole rollout up? A wait for people does not count."""
-        began = self.committed_at
-        if self.before and self.before.resumed_at:
-            began = max(began, self.before.resumed_at)
-        return self.now - began >= self.policy.timeout
+        """Is the time for the whole rollout up?"""
+        return self.now - self.began_at >= self.policy.timeout
 
     def has_lasted(self, stage: Stage, patience: timedelta, facts: ApplicationFacts) -> bool:
         """Has this stage lasted so long, over two comparisons at the least?"""

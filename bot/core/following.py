@@ -69,7 +69,7 @@ class Following:
         """
         now, look = self.clock.now(), await self.store.look(promotion.id)
         ended_at = promotion.ended_at or now
-        if look.recovered or now >= ended_at + WATCHED_FOR or not _may_heal(look):
+        if look.recovered or now >= ended_at + WATCHED_FOR or not look.may_heal:
             return None
         if (follower := await self.store.followed(target)) and follower != promotion.id:
             return None
@@ -181,12 +181,6 @@ def _has_failed(progress: Progress) -> bool:
     return progress.stage is Stage.FAILED
 
 
-def _may_heal(look: Look) -> bool:
-    """Is there anything in what failed that can come right without another commit, and nothing that cannot?"""
-    outcomes = [each.outcome for each in look.applications if _has_failed(each)]
-    return bool(outcomes) and all(outcome is not None and outcome.may_heal for outcome in outcomes)
-
-
 def _ended(promotion: Promotion, look: Look, clock: Clock) -> Promotion | None:
     """The promotion at its end, once every application has reached one."""
     if not all(progress.stage.is_end for progress in look.applications):
@@ -199,7 +193,9 @@ def _ended(promotion: Promotion, look: Look, clock: Clock) -> Promotion | None:
             return end(at=now, why=why, outcome=told[0].outcome)
     outcomes = {progress.outcome for progress in look.applications}
     outcome = outcomes.pop() if len(outcomes) == 1 else Outcome.LIVE
-    return promotion.go_live(at=now, why=look.applications[0].says, outcome=outcome)
+    said = {progress.says for progress in look.applications}
+    why = said.pop() if len(said) == 1 else "; ".join(map(_last_words, look.applications))
+    return promotion.go_live(at=now, why=why, outcome=outcome)
 
 
 def _last_words(progress: Progress) -> str:

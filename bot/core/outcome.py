@@ -28,6 +28,8 @@ class Outcome(StrEnum):
     DELETED = "application deleted"
     NOT_TRACKED = "not tracked"
     LOST = "commit lost"
+    BROKEN = "given up"
+    """Because of a bug of ours: nobody knows."""
 
     @property
     def may_heal(self) -> bool:

@@ -119,6 +119,12 @@ class Look:
     """How it came right after it had failed, as a sentence for people."""
     recovered_at: datetime | None = None
 
+    @property
+    def may_heal(self) -> bool:
+        """Is there nothing in what failed that could only come right by another commit?"""
+        failed = [each for each in self.applications if each.stage is Stage.FAILED]
+        return bool(failed) and all(each.outcome is not None and each.outcome.may_heal for each in failed)
+
     def of(self, application: Application) -> Progress | None:
         """What is remembered of one application."""
         return next((each for each in self.applications if each.key == application.key), None)

@@ -288,7 +288,7 @@ class Promotion:
             Phase.COMMITTING: "its commit is being written",
             Phase.COMMITTED: f"it is committed as {(self.revision or '')[:8]} and rolling out",
             Phase.LIVE: f"it is live since {self.last.at:%H:%M} UTC",
-            Phase.FAILED: f"it failed {at}",
+            Phase.FAILED: f"its rollout ended {at}: {self.outcome}" if self.outcome else f"it failed {at}",
             Phase.REJECTED: f"it was rejected {at}",
             Phase.EXPIRED: f"it expired {at}",
             Phase.CANCELLED: f"it was cancelled {at}",

@@ -52,6 +52,11 @@ OVERTIME = timedelta(minutes=2)
 PEOPLE_TAKE = timedelta(hours=24)
 """How long a window, or somebody who has to press Sync, is waited for."""
 
+_APPLIED = frozenset(
+    {Stage.SETTLING, Stage.ROLLING_OUT, Stage.PAUSED, Stage.DEGRADED, Stage.MISMATCH}
+    | {Stage.CONFIRMING, Stage.LIVE}
+)
+"""Stages in which the pods that there are tell of this commit; before, they tell of the one that it replaces."""
 _DEPLOYED = (Stage.SETTLING, Stage.CONFIRMING)
 """Stages in which nothing is missing but the proof."""
 _WAITED_IN_VAIN = {Stage.CLOSED: Outcome.WINDOW_CLOSED, Stage.UNSYNCED: Outcome.NOT_SYNCED}
@@ -64,10 +69,11 @@ def decide(facts: ApplicationFacts | Unseen, case: Case) -> Progress:
     if isinstance(facts, Unseen):
         return _unseen(facts, case)
     verdict = judge(facts, case)
+    is_applied = verdict.stage in _APPLIED or verdict.outcome in (Outcome.DEGRADED, Outcome.MISMATCH)
     if not verdict.stage.is_end and _is_over(verdict.stage, case):
-        verdict = _timed_out(verdict)
+        verdict = _timed_out(verdict, case)
     progress = _remember(facts.name, verdict, case, compared_at=facts.reconciled_at)
-    pods = facts.workloads.says if facts.workloads else ""
+    pods = facts.workloads.says if facts.workloads and is_applied else ""
     return replace(
         progress,
         seen_at=case.now,
@@ -78,10 +84,11 @@ def decide(facts: ApplicationFacts | Unseen, case: Case) -> Progress:
     )
 
 
-def _timed_out(verdict: Verdict) -> Verdict:
+def _timed_out(verdict: Verdict, case: Case) -> Verdict:
     if outcome := _WAITED_IN_VAIN.get(verdict.stage):
-        return failed(outcome, f"{verdict.says}; nobody waits for it any longer")
-    return failed(Outcome.TIMED_OUT, f"timed out while {verdict.stage}: {verdict.says}")
+        return failed(outcome, f"{verdict.says}; it has waited for 24 hours")
+    after = minutes(case.now - case.began_at)
+    return failed(Outcome.TIMED_OUT, f"timed out after {after} while {verdict.stage}: {verdict.says}")
 
 
 def _unseen(facts: Unseen, case: Case) -> Progress:
@@ -92,11 +99,11 @@ def _unseen(facts: Unseen, case: Case) -> Progress:
     refused_since = ((case.before and case.before.refused_since) or case.now) if facts.is_final else None
     has_lasted = refused_since is not None and case.now - refused_since >= REFUSED_FOR
     if has_lasted or _is_over(Stage.UNREACHABLE, case):
-        outcome, reason = facts.outcome, facts.reason
-        if outcome is Outcome.MISSING and case.baseline:
-            outcome, reason = Outcome.DELETED, f"{reason} any more: it was there before the commit"
-        says = f"nobody knows whether it is live: {reason}{lasted}; the commit is pushed"
-        return _remember(facts.name, failed(outcome, says), case)
+        if facts.outcome is Outcome.MISSING and case.baseline:
+            says = f"it was deleted after the commit: {facts.reason}"
+            return _remember(facts.name, failed(Outcome.DELETED, says), case)
+        says = f"nobody knows whether it is live: {facts.reason}{lasted}; the commit is pushed"
+        return _remember(facts.name, failed(facts.outcome, says), case)
     todo = f"; somebody has to put that right within {minutes(REFUSED_FOR)}" if facts.is_final else ""
     says = f"{facts.reason}{lasted}{todo}; the commit is pushed"
     # A refresh that was asked for meanwhile counts for nothing: afterwards it is asked for quickly again.

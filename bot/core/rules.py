@@ -17,6 +17,8 @@ CANNOT_COMPARE_FOR = timedelta(seconds=60)
 """How long an error may last: a git host that stumbles is no broken chart."""
 BEHIND_FOR = timedelta(minutes=2)
 """After which somebody should look at the operation that ours waits for."""
+FORGOTTEN_AFTER = timedelta(minutes=5)
+"""After which somebody should look why a sync that nothing keeps from beginning has not begun."""
 STUCK_AFTER = timedelta(minutes=10)
 """How long a record may say that an operation runs that nothing drives."""
 LOOKED_LATELY = timedelta(minutes=2)
@@ -33,7 +35,7 @@ def judge(facts: ApplicationFacts, case: Case) -> Verdict:
         or _incomparable(facts, case)
         or _deployed(facts, case)
         or _noticed(facts, case)
-        or _unnoticed(case)
+        or _unnoticed(facts, case)
     )
 
 
@@ -66,6 +68,8 @@ def _operating(facts: ApplicationFacts, case: Case) -> Verdict | None:
         return None
     if operation is None:
         return Verdict(Stage.SYNCING, "sync queued")
+    if not operation.is_full and case.before and case.before.stage is Stage.UNSYNCED:
+        return None  # a rehearsal, or a sync of something else: ours has not begun
     if "blocked by sync window" in operation.message:
         return Verdict(Stage.CLOSED, facts.closed or operation.message)
     is_ours = not operation.revision or case.has(operation.revision)
@@ -90,7 +94,7 @@ def _sync_failed(facts: ApplicationFacts, case: Case) -> Verdict | None:
     if not case.has(operation.revision):
         return None
     broken = [result for result in operation.resources if result.status == "SyncFailed"]
-    causes = "; ".join(f"{result.name}: {result.message}" for result in broken[:3]) or operation.message
+    causes = "; ".join(result.says for result in broken[:3]) or operation.message
     more = f" (and {len(broken) - 3} more)" if len(broken) > 3 else ""
     return failed(Outcome.SYNC_FAILED, f"sync failed{_within(operation.revision, case)}: {causes}{more}")
 
@@ -165,11 +169,18 @@ def _noticed(facts: ApplicationFacts, case: Case) -> Verdict | None:
         if case.has_lasted(Stage.WAITING, CANNOT_COMPARE_FOR, facts):
             return failed(Outcome.SYNC_FAILED, f"Argo CD refuses to sync: {facts.errors[0]}")
         return Verdict(Stage.WAITING, f"Argo CD does not sync: {facts.errors[0]}")
-    return Verdict(Stage.WAITING, "noticed, the sync has not begun yet")
+    before = case.before
+    waited = case.now - before.since if before and before.stage is Stage.WAITING else timedelta(0)
+    hint = "; press Sync in Argo CD if it has forgotten to" if waited >= FORGOTTEN_AFTER else ""
+    return Verdict(Stage.WAITING, f"noticed, the sync has not begun yet{hint}")
 
 
-def _unnoticed(case: Case) -> Verdict:
+def _unnoticed(facts: ApplicationFacts, case: Case) -> Verdict:
     """Only the time counts in which Argo CD answered, and was asked to compare: nobody else may have told it."""
+    if facts.errors:
+        if case.has_lasted(Stage.COMPARING, CANNOT_COMPARE_FOR, facts):
+            return failed(Outcome.CANNOT_RENDER, f"Argo CD cannot render it: {facts.errors[0]}")
+        return Verdict(Stage.COMPARING, f"Argo CD has not noticed the commit yet: {facts.errors[0]}")
     before = case.before
     if before and before.stage is Stage.UNNOTICED and before.seen_at and before.refreshed_at:
         lasted = case.now - before.since
@@ -235,14 +246,14 @@ def _live(facts: ApplicationFacts, case: Case) -> Verdict:
     if revision != case.revision:
         author = case.relation(revision).author
         if _is_applied(facts):
-            says = f"live as part of {revision[:8]} by {author}, {runs}{left}"
+            says = f"{revision[:8]} by {author} contains it, {runs}{left}"
             return Verdict(Stage.LIVE, says, Outcome.LIVE_WITHIN)
         says = f"synced and healthy, {runs}; {revision[:8]} by {author} waits to be synced"
         return Verdict(Stage.LIVE, says, Outcome.LIVE)
     operation = facts.operation
     was_synced = case.has(facts.history_revision) or (operation is not None and case.has(operation.revision))
     if not was_synced:
-        return Verdict(Stage.LIVE, f"nothing to change here, {runs}", Outcome.NOTHING_CHANGED)
+        return Verdict(Stage.LIVE, f"the manifests are as before, {runs}", Outcome.NOTHING_CHANGED)
     return Verdict(Stage.LIVE, f"synced and healthy, {runs}{left}", Outcome.LIVE)
 
 

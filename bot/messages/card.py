@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from bot.core.catalog import UNKNOWN, ApprovalRule, Target
 from bot.core.outcome import Outcome
@@ -10,6 +10,7 @@ from bot.core.people import Action
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look, Progress, Stage
 from bot.messages.advice import advice
+from bot.messages.headlines import EMOJI, HEADLINE, OUTCOMES, ended, said_once
 from bot.messages.mrkdwn import (
     Block,
     Message,
@@ -19,6 +20,7 @@ from bot.messages.mrkdwn import (
     facts,
     fenced,
     footnote,
+    full_stop,
     header,
     link,
     linked,
@@ -33,64 +35,20 @@ from bot.messages.mrkdwn import (
     words,
 )
 
-EMOJI = {
-    Phase.REQUESTED: ":hourglass_flowing_sand:",
-    Phase.APPROVED: ":ballot_box_with_check:",
-    Phase.COMMITTING: ":writing_hand:",
-    Phase.COMMITTED: ":rocket:",
-    Phase.LIVE: ":white_check_mark:",
-    Phase.FAILED: ":x:",
-    Phase.REJECTED: ":no_entry:",
-    Phase.EXPIRED: ":alarm_clock:",
-    Phase.CANCELLED: ":heavy_minus_sign:",
-    Phase.SUPERSEDED: ":fast_forward:",
-    Phase.STALE: ":warning:",
-}
-
-HEADLINE = {
-    Phase.REQUESTED: "Approval needed",
-    Phase.APPROVED: "Approved",
-    Phase.COMMITTING: "Committing",
-    Phase.COMMITTED: "Rolling out",
-    Phase.LIVE: "Live",
-    Phase.FAILED: "Failed",
-    Phase.REJECTED: "Rejected",
-    Phase.EXPIRED: "Expired",
-    Phase.CANCELLED: "Cancelled",
-    Phase.SUPERSEDED: "Superseded",
-    Phase.STALE: "Stale",
-}
-
-OUTCOMES = {
-    Outcome.LIVE_WITHIN: (":white_check_mark:", "Live as part of a later commit"),
-    Outcome.NOTHING_CHANGED: (":white_check_mark:", "Live, nothing changed"),
-    Outcome.SYNC_FAILED: (":x:", "Sync failed"),
-    Outcome.DEGRADED: (":broken_heart:", "Degraded"),
-    Outcome.NOT_PICKED_UP: (":zzz:", "Not picked up"),
-    Outcome.WINDOW_CLOSED: (":lock:", "Sync window closed"),
-    Outcome.NOT_SYNCED: (":raised_hand:", "Nobody synced it"),
-    Outcome.CANNOT_RENDER: (":x:", "Cannot render"),
-    Outcome.MISMATCH: (":warning:", "Not the promoted image"),
-    Outcome.STUCK: (":warning:", "Sync stuck"),
-    Outcome.TIMED_OUT: (":alarm_clock:", "Timed out"),
-    Outcome.UNREACHABLE: (":electric_plug:", "Argo CD unreachable"),
-    Outcome.TOKEN_EXPIRED: (":key:", "Token expired"),
-    Outcome.NO_PERMISSION: (":no_entry:", "No permission"),
-    Outcome.MISSING: (":mag:", "Application missing"),
-    Outcome.DELETED: (":wastebasket:", "Application deleted"),
-    Outcome.NOT_TRACKED: (":mag:", "Application follows something else"),
-    Outcome.LOST: (":warning:", "Commit lost"),
-}
-"""The endings of a rollout that have a headline of their own."""
-
 SIGNS = {
+    Stage.CLOSED: ":calendar:",
+    Stage.UNSYNCED: ":raised_hand:",
     Stage.CONFIRMING: ":white_check_mark:",
     Stage.LIVE: ":white_check_mark:",
     Stage.DEGRADED: ":warning:",
-    Stage.FAILED: ":warning:",
+    Stage.FAILED: ":x:",
     Stage.MISMATCH: ":warning:",
+    Stage.SUPERSEDED: ":fast_forward:",
     Stage.UNREACHABLE: ":electric_plug:",
 }
+
+WAITS = {Stage.UNSYNCED: "Waiting for Sync", Stage.CLOSED: "Waiting for a sync window"}
+"""Headlines for a rollout that stands still until a person, or a window, lets it go on."""
 
 MOST_NAMES = 8
 
@@ -100,13 +58,12 @@ AGAIN = (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAIL
 
 def card(target: Target, promotion: Promotion, look: Look) -> Message:
     """The promotion's message as it should stand in the channel now."""
+    asked = [_facts(target, promotion), *_banner(target, promotion), *_reason(promotion)]
+    story = _story(target, promotion, look)
     blocks = [
         header(headline(target, promotion, look)),
-        _facts(target, promotion),
-        *_banner(target, promotion),
-        *_reason(promotion),
-        *_diff(promotion),
-        *_story(target, promotion, look),
+        # What became of it stands first once that is known, and what will change before.
+        *([*story, *asked] if promotion.phase.is_final else [*asked, *_diff(promotion), *story]),
         *_buttons(target, promotion, look),
         footnote(f"{code(promotion.id)}  •  the story is in the thread"),
     ]
@@ -118,20 +75,33 @@ def card(target: Target, promotion: Promotion, look: Look) -> Message:
 
 def headline(target: Target, promotion: Promotion, look: Look) -> str:
     """`⏳ Approval needed: manual-app 15 → prod`, in Slack's emoji names."""
-    sign, word = _word(target, promotion, look)
-    before = f"{sign} {'ROLLBACK ' if promotion.is_rollback else ''}{word}: {promotion.app} "
+    before = f"{_word(target, promotion, look)[0]} {_title(target, promotion, look)}: {promotion.app} "
     after = f" → {promotion.environment}"
     return before + cut(promotion.version, max(12, 150 - len(before) - len(after))) + after
+
+
+def _title(target: Target, promotion: Promotion, look: Look) -> str:
+    word = _word(target, promotion, look)[1]
+    return f"ROLLBACK · {word}" if promotion.is_rollback else word
 
 
 def _word(target: Target, promotion: Promotion, look: Look) -> tuple[str, str]:
     """Its sign, and where it stands, in a word or two."""
     if look.recovered:
         return ":white_check_mark:", "Recovered"
+    if promotion.phase.is_final:
+        return ended(promotion.phase, promotion.outcome)
+    if promotion.phase is Phase.COMMITTED and (stage := _waits(look)):
+        return SIGNS[stage], WAITS[stage]
     if promotion.phase is Phase.REQUESTED and not target.policy.needs_approval:
         return EMOJI[promotion.phase], "Requested"
-    ended = OUTCOMES.get(promotion.outcome) if promotion.outcome and promotion.phase.is_final else None
-    return ended or (EMOJI[promotion.phase], HEADLINE[promotion.phase])
+    return EMOJI[promotion.phase], HEADLINE[promotion.phase]
+
+
+def _waits(look: Look) -> Stage | None:
+    """What a rollout waits for in which nothing moves by itself; what somebody can do goes first."""
+    stages = {progress.stage for progress in look.applications if not progress.stage.is_end}
+    return next((stage for stage in WAITS if stage in stages), None) if stages <= WAITS.keys() else None
 
 
 def _facts(target: Target, promotion: Promotion) -> Block:
@@ -140,8 +110,14 @@ def _facts(target: Target, promotion: Promotion) -> Block:
     way = _way(promotion)
     requester = mention(promotion.requested_by.id)
     if promotion.phase.is_final:
-        approvers = ", ".join(mention(approval.by.id) for approval in promotion.approvals)
-        parts = [versions, way, f"asked by {requester}", *([f"approved by {approvers}"] if approvers else [])]
+        parts = [versions, way]
+        if promotion.revision:
+            parts.append(f"committed as {_commit(target, promotion)}")
+        parts.append(f"asked by {requester}")
+        if promotion.approvals:
+            parts.append(
+                f"approved by {', '.join(mention(approval.by.id) for approval in promotion.approvals)}"
+            )
         return section("  •  ".join(parts))
     fields = [f"*Version*\n{versions}", f"*Environment*\n{way}", f"*Asked by*\n{requester}"]
     if target.policy.needs_approval:
@@ -203,9 +179,7 @@ def _reason(promotion: Promotion) -> list[Block]:
 
 
 def _diff(promotion: Promotion) -> list[Block]:
-    """What exactly will change; once it has ended, the commit tells it."""
-    if promotion.phase.is_final:
-        return []
+    """What exactly will change."""
     parts = []
     for change in promotion.changes:
         lines = f"- {change.before}\n+ {change.after}"
@@ -215,6 +189,9 @@ def _diff(promotion: Promotion) -> list[Block]:
 
 def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
     """How far it is, one line a step; the words come from the systems themselves."""
+    if promotion.phase.is_final:
+        steps = [f":arrow_right: {escape(step)}" for step in _next_steps(promotion, look)]
+        return _paragraphs([*_recovered(look), *_ending(target, promotion, look)], steps)
     lines = []
     if promotion.revision:
         lines.append(
@@ -224,22 +201,22 @@ def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
         lines += [_rollout_line(target, progress) for progress in look.applications] or [
             ":hourglass_flowing_sand: asking Argo CD to look"
         ]
-    elif promotion.phase.is_final:
-        lines += [
-            _ending(target, promotion, look),
-            *_recovered(look),
-            *_where_to_look(target, promotion, look),
-        ]
-    if look.waits_for and not promotion.phase.is_final:
+    if look.waits_for:
         lines.append(f":electric_plug: {plain(look.waits_for)}")
-    return [section(listed(lines, 3000))] if lines else []
+    return _paragraphs(lines)
+
+
+def _paragraphs(*parts: Sequence[str]) -> list[Block]:
+    return [section(listed(lines, 3000)) for lines in parts if lines]
 
 
 def _rollout_line(target: Target, progress: Progress) -> str:
     sign = SIGNS.get(progress.stage, ":hourglass_flowing_sand:")
+    if progress.stage is Stage.FAILED and progress.outcome:
+        sign = OUTCOMES[progress.outcome][0]
     pods = f" ({plain(progress.pods)})" if progress.pods else ""
     again = "; asking again" if progress.stage is Stage.UNREACHABLE else ""
-    return f"{sign} {_application(target, progress.name)}: {plain(progress.says)}{again}{pods}"
+    return f"{sign} {_application(target, progress.name)}: {plain(progress.says, 900)}{again}{pods}"
 
 
 def _recovered(look: Look) -> list[str]:
@@ -249,13 +226,12 @@ def _recovered(look: Look) -> list[str]:
     return [f":white_check_mark: *Recovered*{at}: {plain(look.recovered)}"]
 
 
-def _where_to_look(target: Target, promotion: Promotion, look: Look) -> list[str]:
-    """Where a rollout that failed is shown with everything that Argo CD knows of it, and what to do."""
+def _next_steps(promotion: Promotion, look: Look) -> list[str]:
+    """What to do about a rollout that came to no good end."""
     if promotion.phase is not Phase.FAILED or promotion.revision is None or look.recovered:
         return []
-    pages = [_application(target, each.name) for each in target.applications if each.link]
-    found = [f":mag: Argo CD: {', '.join(pages)}"] if pages else []
-    return [*found, f":arrow_right: {plain(advice(promotion.outcome), 500)}"]
+    failed = [progress.outcome for progress in look.applications if progress.stage is Stage.FAILED]
+    return advice(failed if promotion.outcome and failed else [promotion.outcome])
 
 
 def _application(target: Target, name: str) -> str:
@@ -269,15 +245,18 @@ def _commit(target: Target, promotion: Promotion) -> str:
     return linked(template.replace("{revision}", revision) if template else None, revision[:8])
 
 
-def _ending(target: Target, promotion: Promotion, look: Look) -> str:
+def _ending(target: Target, promotion: Promotion, look: Look) -> list[str]:
+    """Why it ended: what Argo CD said of each application, where a rollout ended badly."""
     why = plain(promotion.ending, 1500) if promotion.ending else ""
-    by = f" by {mention(promotion.last.by)}" if promotion.last.by else ""
     if promotion.phase is Phase.LIVE:
         names = _some([_application(target, application.name) for application in target.applications])
         took = took_from(promotion)
-        return f"{EMOJI[promotion.phase]} *Live* in {names}{f' after {took}' if took else ''}: {why}"
-    sign, word = _word(target, promotion, replace(look, recovered=""))
-    return f"{sign} *{word}*{by}{': ' + why if why else ''}"
+        return [f"{EMOJI[promotion.phase]} *Live* in {names}{f' after {took}' if took else ''}: {why}"]
+    if promotion.outcome and look.applications:
+        return [_rollout_line(target, progress) for progress in look.applications]
+    sign, word = ended(promotion.phase, promotion.outcome)
+    by = f" by {mention(promotion.last.by)}" if promotion.last.by else ""
+    return [f"{sign} *{word}*{by}{': ' + said_once(word, why) if why else ''}"]
 
 
 def took_from(promotion: Promotion) -> str:
@@ -300,30 +279,36 @@ def _buttons(target: Target, promotion: Promotion, look: Look) -> list[Block]:
         elements.append(_sync(promotion, look))
     if promotion.phase in AGAIN and promotion.revision is None:
         elements.append(_button(promotion, Action.ASK_AGAIN, "Ask again"))
-    if promotion.phase in (Phase.LIVE, Phase.FAILED) and promotion.revision:
-        elements.append(_roll_back(promotion))
+    if _can_be_rolled_back(promotion):
+        elements.append(_roll_back(target, promotion))
     return [{"type": "actions", "elements": elements}] if elements else []
+
+
+def _can_be_rolled_back(promotion: Promotion) -> bool:
+    """Does the commit stand on the branch, as far as anybody knows?"""
+    has_ended = promotion.phase in (Phase.LIVE, Phase.FAILED) and promotion.revision is not None
+    return has_ended and promotion.outcome is not Outcome.LOST
 
 
 def _sync(promotion: Promotion, look: Look) -> Block:
     waiting = [each for each in look.applications if each.may_sync]
-    changes = ", ".join(dict.fromkeys(name for each in waiting for name in each.to_sync)) or "nothing yet"
-    text = (
-        f"Argo CD brings {', '.join(each.name for each in waiting)} to {(promotion.revision or '')[:8]}, "
-        f"after a dry run. That changes: {changes}"
-    )
+    changes = list(dict.fromkeys(name for each in waiting for name in each.to_sync))
+    text = f"Argo CD syncs {_some([each.name for each in waiting])} to {(promotion.revision or '')[:8]}, after a dry run."
+    if changes:
+        text += f" It changes {_some(changes)}."
     return _confirmed(
         _button(promotion, Action.SYNC, "Sync now", style="primary"),
         title=f"Sync {promotion.environment}?",
-        text=plain(text, 290),
+        text=plain(text, 300),
         confirm="Sync",
     )
 
 
-def _roll_back(promotion: Promotion) -> Block:
+def _roll_back(target: Target, promotion: Promotion) -> Block:
+    then = "Others have to approve it." if target.policy.needs_approval else "Nobody has to approve it."
     text = (
-        f"This asks to put back what {code(promotion.app, 40)} ran in *{escape(promotion.environment)}* before "
-        f"{code(promotion.version, 40)}. It needs the usual approval."
+        f"This asks to bring back what {code(promotion.app, 40)} ran in *{escape(promotion.environment)}* before "
+        f"{code(promotion.version, 40)}. {then}"
     )
     return _confirmed(
         _button(promotion, Action.ROLL_BACK, "Roll back"),
@@ -376,11 +361,6 @@ def action_id(action: Action) -> str:
     return f"promotion_{action.value.replace(' ', '_')}"
 
 
-def _title(target: Target, promotion: Promotion, look: Look) -> str:
-    word = _word(target, promotion, look)[1]
-    return f"ROLLBACK {word}" if promotion.is_rollback else word
-
-
 def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
     """The whole story without blocks: for notifications, screen readers and old clients."""
     parts = [
@@ -400,11 +380,12 @@ def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
     if promotion.phase is Phase.COMMITTED:
         parts += [f"{progress.name}: {progress.says}." for progress in look.applications]
     if promotion.ending:
-        parts.append(sentence(promotion.ending))
+        # A rollout that ended badly names its application first, and a name keeps its small letter.
+        names_application = promotion.outcome and promotion.phase is not Phase.LIVE
+        parts.append(full_stop(promotion.ending) if names_application else sentence(promotion.ending))
     if look.recovered:
         parts.append(sentence(f"Recovered: {look.recovered}"))
-    if promotion.phase is Phase.FAILED:
-        parts += [f"{progress.name}: {progress.pods}." for progress in look.applications if progress.pods]
-    elif look.waits_for and not promotion.phase.is_final:
+    if look.waits_for and not promotion.phase.is_final:
         parts.append(sentence(look.waits_for))
+    parts += _next_steps(promotion, look)
     return plain(" ".join(parts), 1500)

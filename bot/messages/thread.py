@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bot.core.catalog import Target
 from bot.core.promotion import Event, Promotion
+from bot.messages.headlines import ended, said_once
 from bot.messages.mrkdwn import code, link, mention, plain
 
 MOST_MENTIONED = 20
@@ -44,6 +45,12 @@ def _for(promotion: Promotion) -> str:
     return f"for {code(promotion.version)}"
 
 
+def _end(promotion: Promotion, event: Event) -> str:
+    """Named by its outcome, which the promotion holds as soon as it has come to its end."""
+    sign, word = ended(event.phase, promotion.outcome)
+    return f"{sign} {word}: {plain(said_once(word, event.why), 1000)}" if event.why else f"{sign} {word}"
+
+
 def _line(promotion: Promotion, event: Event) -> str:
     who = mention(event.by) if event.by else ""
     why = f": {plain(event.why, 1000)}" if event.why else ""
@@ -60,12 +67,12 @@ def _line(promotion: Promotion, event: Event) -> str:
         "rebuilt": ":recycle: The record of this promotion was lost; it goes on from its commit "
         f"{code((event.why or '')[:8])}",
         "sync": f":arrows_counterclockwise: {who} had Argo CD sync it",
-        "live": f":white_check_mark: Live{why}",
-        "failed": f":x: Failed{why}",
+        "live": _end(promotion, event),
+        "failed": _end(promotion, event),
         "rejected": f":no_entry: {who} rejected it{why}",
         "expired": f":alarm_clock: Expired{why}",
         "cancelled": f":heavy_minus_sign: {who} cancelled it{why}",
-        "superseded": f":fast_forward: Superseded{why}",
+        "superseded": _end(promotion, event),
         "stale": f":warning: Stale{why}",
     }
     return lines.get(event.what, f"{plain(event.what)}{why}")
