@@ -82,10 +82,11 @@ def manifest(
     ] = False,
 ) -> None:
     """Print the manifest to create the Slack app from."""
+    from bot.integrations.slack import HISTORY_SCOPES
     from handlers.manifest import manifest as text
 
     try:
-        print(text(url, history=history), end="")
+        print(text(url, more_scopes=HISTORY_SCOPES if history else ()), end="")
     except PromoteError as error:
         _give_up(error)
 

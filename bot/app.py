@@ -39,7 +39,7 @@ from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.settings import Settings, SettingsError
 from bot.telemetry import ALARMS, ARGOCD_CALLS, BUGS
-from bot.worker import Worker
+from bot.worker import Worker, end
 from handlers import register
 from handlers.listening import Background
 from handlers.requests import slack_events
@@ -50,6 +50,7 @@ ANSWERED_WITHIN = 3.0
 """Seconds until a request is answered, as Slack demands it."""
 RECONCILE_EVERY = 600.0
 EXAMINE_EVERY = 600.0
+A_LITTLE = timedelta(seconds=2)
 LAST_SECOND = 1.0
 """What a push has left that is still under way when everything else has ended."""
 SWEEP_EVERY = 3600.0
@@ -103,7 +104,13 @@ class Outside:
 
     def engine(self) -> Engine:
         """What takes a promotion's next step."""
-        clock = SystemClock()
+        clock, lease = SystemClock(), timedelta(seconds=self.settings.lease_seconds)
+        announcing = Announcing(
+            store=self.store,
+            announcer=SlackAnnouncer(self.client),
+            clock=clock,
+            confirm_after=lease + A_LITTLE,
+        )
         return Engine(
             catalog=self.catalog,
             store=self.store,
@@ -112,7 +119,7 @@ class Outside:
             clock=clock,
             sealer=sealer(self.settings),
             following=Following(store=self.store, values=self.gitops, cluster=self.argocd, clock=clock),
-            announcing=Announcing(store=self.store, announcer=SlackAnnouncer(self.client), clock=clock),
+            announcing=announcing,
             alarm=_alarm,
         )
 
@@ -396,6 +403,4 @@ async def _running(work: Any) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end(task)

@@ -19,6 +19,7 @@ from bot.telemetry import ADVANCE_SECONDS, BUGS
 SIDE_BY_SIDE = 100
 LOOK_EVERY = 0.5
 STORE_AWAY = 1.0
+CANCEL_AGAIN_AFTER = 0.1
 
 log = structlog.get_logger()
 
@@ -31,11 +32,14 @@ class Worker:
     queue: Queue
     lease: timedelta = timedelta(seconds=15)
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _again: set[str] = field(default_factory=set)
+    """Claimed while their last turn was not over yet: its `rest` was done, and we had not heard."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _renewing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Work until `stop`; a store that is away is waited for."""
-        renewing = asyncio.create_task(self._renew())
+        self._renewing = asyncio.create_task(self._renew())
         try:
             while not self._stopping.is_set():
                 try:
@@ -49,9 +53,8 @@ class Worker:
                     log.exception("worker broke")
                     await self._pause(STORE_AWAY)
         finally:
-            renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
+            if not self._stopping.is_set():
+                await self._stop_renewing()
 
     async def stop(self, timeout: float = 10.0) -> None:
         """Take no new work, wait up to `timeout` seconds for what runs, and give the rest back at once."""
@@ -62,7 +65,8 @@ class Worker:
         for task in left.values():
             task.cancel()
         await asyncio.gather(*left.values(), return_exceptions=True)
-        for id in left:
+        await self._stop_renewing()
+        for id in {*left, *self._again}:
             # Of no edition: another worker finds it due now, and does not wait for our lease.
             with contextlib.suppress(Unavailable):
                 await self.queue.rest(id, edition=0, after=None)
@@ -74,15 +78,23 @@ class Worker:
             if self._stopping.is_set():
                 # `stop` came while we asked: another worker takes it at once.
                 await self.queue.rest(id, edition=0, after=None)
-            elif id not in self._running:
-                task = asyncio.create_task(self._advance(id))
-                self._running[id] = task
-                task.add_done_callback(functools.partial(self._forget, id))
+            elif id in self._running:
+                self._again.add(id)
+            else:
+                self._begin(id)
         if not claimed:
             await self.queue.wait(LOOK_EVERY)
 
-    def _forget(self, id: str, _task: asyncio.Task[None]) -> None:
+    def _begin(self, id: str) -> None:
+        task = asyncio.create_task(self._advance(id))
+        self._running[id] = task
+        task.add_done_callback(functools.partial(self._end, id))
+
+    def _end(self, id: str, _task: asyncio.Task[None]) -> None:
         self._running.pop(id, None)
+        if id in self._again and not self._stopping.is_set():
+            self._again.discard(id)
+            self._begin(id)
 
     async def _advance(self, id: str) -> None:
         with structlog.contextvars.bound_contextvars(promotion=id), ADVANCE_SECONDS.time():
@@ -114,7 +126,21 @@ class Worker:
                 with contextlib.suppress(Unavailable):
                     await self.queue.renew(list(self._running), lease=self.lease)
 
+    async def _stop_renewing(self) -> None:
+        renewing, self._renewing = self._renewing, None
+        if renewing is not None:
+            await end(renewing)
+
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel the task until it has ended: redis-py swallows a cancellation that comes while it connects."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_AFTER)
+    if not task.cancelled() and (error := task.exception()):
+        log.error("ended with an error", error=str(error))

@@ -1,33 +1,39 @@
-"""`make chaos`: kill the bot at every boundary, check every promotion, and write `build/chaos.md` and `.json`."""
+"""`make chaos`: kill the bot wherever it can be killed, check every promotion, and write `build/chaos.md` and `.json`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import random
+import signal
 import sys
 import tempfile
-import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from chaos.faults import Fault, every, parse
-from chaos.report import write
-from chaos.run import run
+from chaos.faults import Fault, parse
+from chaos.lease import lease
+from chaos.matrix import matrix
+from chaos.races import race
+from chaos.report import Part, write
+from chaos.storm import storm
 
-SIDE_BY_SIDE = 2
+Options = argparse.Namespace
 
 
 def main() -> int:
     """Run everything; 1 where a rule was broken."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
-    parser.add_argument("--only", action="append", type=_fault, help="this fault: save-committing:1:after")
-    parser.add_argument("--sample", type=int, help="as many faults, chosen by the seed")
-    parser.add_argument("--seed", type=int, default=1, help="of the order, and so of the sample")
-    parser.add_argument("--minutes", type=float, default=39, help="no run begins later than this")
+    parser.add_argument("--part", action="append", choices=PARTS, help="this part; without it, all of them")
+    parser.add_argument("--seed", type=int, default=1, help="of everything that is left to chance")
+    parser.add_argument(
+        "--minutes", type=float, default=14, help="no fault begins later than this, in each part"
+    )
+    parser.add_argument("--kills", type=int, default=900, help="of the storm")
+    parser.add_argument("--only", action="append", type=_fault, help="of the matrix: save-committing:1:after")
+    parser.add_argument("--sample", type=int, help="of the matrix: as many faults, chosen by the seed")
     options = parser.parse_args()
-    return asyncio.run(_all(options.only, options.sample, seed=options.seed, minutes=options.minutes))
+    names = options.part or (["matrix"] if options.only or options.sample else list(PARTS))
+    return asyncio.run(_all({name: PARTS[name] for name in names}, options))
 
 
 def _fault(text: str) -> Fault:
@@ -37,32 +43,60 @@ def _fault(text: str) -> Fault:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-async def _all(only: Sequence[Fault] | None, sample: int | None, *, seed: int, minutes: float) -> int:
-    until = time.monotonic() + minutes * 60
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        folder = Path(name)
-        undisturbed = await run(None, folder / "undisturbed")
-        faults = list(only or every(undisturbed.counted))
-        random.Random(seed).shuffle(faults)  # noqa: S311 - an order, no secret
-        waiting = deque(faults[:sample])
-        boundaries = sum(undisturbed.counted.values())
-        _say(f"{undisturbed}\n{boundaries} boundaries, {len(waiting)} of {len(faults)} faults, seed {seed}")
-        outcomes = [undisturbed]
-        total = len(waiting)
-
-        async def take_turns() -> None:
-            while waiting and time.monotonic() < until:
-                fault = waiting.popleft()
-                outcome = await run(fault, folder / str(fault))
-                outcomes.append(outcome)
-                _say(f"[{len(outcomes) - 1}/{total}] {outcome}")
-
-        await asyncio.gather(*(take_turns() for _ in range(SIDE_BY_SIDE)))
-    figures = write(
-        outcomes, Path("build"), boundaries=boundaries, left=[str(each) for each in waiting], seed=seed
+async def _matrix(folder: Path, options: Options) -> Part:
+    return await matrix(
+        folder,
+        seed=options.seed,
+        minutes=options.minutes,
+        say=_say,
+        only=options.only or (),
+        sample=options.sample,
     )
-    _say("\n".join(f"{what}: {value}" for what, value in figures.items()))
-    return int(any(each.violations for each in outcomes))
+
+
+async def _storm(folder: Path, options: Options) -> Part:
+    return await storm(folder, seed=options.seed, kills=options.kills, minutes=options.minutes, say=_say)
+
+
+async def _lease(folder: Path, options: Options) -> Part:  # noqa: ARG001 - it has nothing to choose
+    return await lease(folder, say=_say)
+
+
+async def _races(folder: Path, options: Options) -> Part:  # noqa: ARG001 - it makes a folder of its own
+    found = await asyncio.to_thread(race, seed=options.seed)
+    _say(found.table)
+    return Part(
+        name="races",
+        seed=found.seed,
+        replicas="8",
+        promotions=sum(found.phases.values()),
+        commits=found.commits,
+        seconds=found.seconds,
+        violations=tuple(f"{rule}: {each}" for rule, broken in found.violations.items() for each in broken),
+        also={"commands": f"{sum(found.answers.values())}"},
+    )
+
+
+PARTS: Mapping[str, Callable[[Path, Options], Awaitable[Part]]] = {
+    "matrix": _matrix,
+    "storm": _storm,
+    "lease": _lease,
+    "races": _races,
+}
+"""Each part runs in a new folder of its own, one after the other, and is a column of the table."""
+
+
+async def _all(chosen: Mapping[str, Callable[[Path, Options], Awaitable[Part]]], options: Options) -> int:
+    parts = []
+    me = asyncio.current_task()
+    if me is not None:  # told to end, it ends its worlds first
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+        for part, run in chosen.items():
+            _say(f"{part}, seed {options.seed}")
+            parts.append(await run(Path(name) / part, options))
+    _say(write(parts, Path("build")))
+    return int(any(part.violations for part in parts))
 
 
 def _say(words: str) -> None:

@@ -1,6 +1,6 @@
-"""The real bot, as `python -m bot serve` runs it, with a numbered boundary around each of its ports.
+"""The real bot, as `python -m bot serve`, `web` or `worker` runs it, with a numbered boundary around each of its ports.
 
-`CHAOS_JOURNAL` is the file of the calls, `CHAOS_FAULT` the one fault; what struck once does not strike again.
+`CHAOS_JOURNAL` is the file of the calls, `CHAOS_FAULTS` what goes wrong at them, each once.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bot import app
 from bot.core.errors import Unavailable
+from bot.core.ports import Change, Edit
+from bot.core.promotion import ID, Promotion
 from bot.settings import Settings
-from chaos.faults import FOUND, Crossing, Fault, How, Journal, counts, parse, struck
+from chaos.faults import FOUND, READS, Crossing, Fault, How, Journal, What, counts, parse
 
 PORTS: dict[str, tuple[str, Collection[str]]] = {
     "RedisStore": (
@@ -32,20 +35,20 @@ PORTS: dict[str, tuple[str, Collection[str]]] = {
         {"current", "plan", "last_push", "commit", "find", "written", "relate"},
     ),
     "argo_cd": ("Argo CD", {"observe"}),
-    "SlackAnnouncer": ("Slack", {"post", "edit", "tell", "remind", "warn"}),
+    "SlackAnnouncer": ("Slack", {"post", "posted", "edit", "tell", "remind", "warn"}),
     "SlackDirectory": ("Slack", {"person", "members"}),
 }
 """What `bot.app` builds its ports with; the system's name for people; the calls that cross."""
 
 
 class Boundary:
-    """Counts the calls, and does to one of them what was ordered."""
+    """Counts the calls, and does to some of them what was ordered."""
 
-    def __init__(self, journal: Journal, fault: Fault | None) -> None:
-        crossings = journal.read()
+    def __init__(self, journal: Journal, faults: Sequence[Fault]) -> None:
         self._journal = journal
-        self._counted = counts(crossings)
-        self._fault = None if struck(crossings) else fault
+        self._counted = counts(journal.read())
+        self._of_any = 0
+        self._faults = list(faults)
 
     def crossed(self, method: Callable[..., Awaitable[Any]], system: str) -> Callable[..., Awaitable[Any]]:
         """The method, as a call across the boundary to this system."""
@@ -56,41 +59,54 @@ class Boundary:
             if method.__name__ in FOUND:
                 found = await method(*args, **options)
                 if found:
-                    self._end(self._begin(method.__name__), system)
+                    self._end(self._begin(method.__name__, about=found), system)
                 return found
-            crossing = self._begin(_name(method.__name__, args))
-            answer = await method(*args, **options)
+            crossing = self._begin(_name(method.__name__, args), about=_about(args))
+            try:
+                answer = await method(*args, **options)
+            except Exception:
+                self._note(crossing, What.RAISES)
+                raise
             self._end(crossing, system)
             return answer
 
         return call
 
-    def _begin(self, name: str) -> Crossing:
+    def _begin(self, name: str, *, about: Sequence[str]) -> Crossing:
         self._counted[name] += 1
-        crossing = self._note(name, self._counted[name], "begins")
+        is_read = name in READS
+        self._of_any += not is_read
+        crossing = Crossing(
+            at=time.time(),
+            call=name,
+            nth=self._counted[name],
+            what=What.BEGINS,
+            about=tuple(about),
+            of_any=0 if is_read else self._of_any,
+        )
+        self._journal.note(crossing)
         self._strike(crossing, How.BEFORE)
         return crossing
 
     def _end(self, crossing: Crossing, system: str) -> None:
-        self._note(crossing.call, crossing.nth, "ends")
+        self._note(crossing, What.ENDS)
         self._strike(crossing, How.AFTER)
         if self._strike(crossing, How.LOST):
-            raise Unavailable(system, "its answer was lost.", maybe_done=True)
+            raise Unavailable(system, "its answer was lost.", maybe_done=crossing.call not in READS)
 
     def _strike(self, crossing: Crossing, how: How) -> bool:
-        """Does the fault strike here? Where it kills, there is no answer."""
-        if self._fault != Fault(call=crossing.call, nth=crossing.nth, how=how):
+        """Does a fault strike here? Where it kills, there is no answer."""
+        fault = next((each for each in self._faults if each.how is how and each.hits(crossing)), None)
+        if fault is None:
             return False
-        self._note(crossing.call, crossing.nth, "fault")
+        self._note(crossing, What.KILLED if how.kills else What.LOST)
         if how.kills:
             os.kill(os.getpid(), signal.SIGKILL)
-        self._fault = None
+        self._faults.remove(fault)
         return True
 
-    def _note(self, name: str, nth: int, what: str) -> Crossing:
-        crossing = Crossing(at=time.time(), call=name, nth=nth, what=what)
-        self._journal.note(crossing)
-        return crossing
+    def _note(self, crossing: Crossing, what: What) -> None:
+        self._journal.note(replace(crossing, at=time.time(), what=what))
 
 
 class Port:
@@ -112,6 +128,21 @@ def _name(method: str, args: tuple[Any, ...]) -> str:
     return f"save-{args[0][0].after.phase}" if method == "save" else method
 
 
+def _about(args: tuple[Any, ...]) -> tuple[str, ...]:
+    """The promotions that a call names, in whatever form it has them."""
+    for arg in args:
+        match arg:
+            case Promotion():
+                return (arg.id,)
+            case Edit():
+                return (arg.promotion,)
+            case [Change(), *_]:
+                return tuple(change.after.id for change in arg)
+            case str() if ID.fullmatch(arg):
+                return (arg,)
+    return ()
+
+
 def surround(boundary: Boundary) -> None:
     """Let `bot.app` build every port with the boundary around it."""
     for name, (system, calls) in PORTS.items():
@@ -125,12 +156,8 @@ def _building(real: Callable[..., Any], **around: Any) -> Callable[..., Port]:
     return build
 
 
-def main() -> None:
-    """Serve."""
-    fault = os.environ.get("CHAOS_FAULT")
-    surround(Boundary(Journal(Path(os.environ["CHAOS_JOURNAL"])), parse(fault) if fault else None))
-    asyncio.run(app.run(Settings.from_environment(), web_side=True, worker_side=True))
-
-
-if __name__ == "__main__":
-    main()
+def serve(*, web_side: bool, worker_side: bool) -> None:
+    """Be the bot, as the environment says, until it is ended or ends itself."""
+    faults = [parse(word) for word in os.environ.get("CHAOS_FAULTS", "").split()]
+    surround(Boundary(Journal(Path(os.environ["CHAOS_JOURNAL"])), faults))
+    asyncio.run(app.run(Settings.from_environment(), web_side=web_side, worker_side=worker_side))

@@ -14,8 +14,8 @@ from bot.integrations.store import RedisStore
 from bot.messages.thread import story
 from bot.playground.repository import log, read_file
 from bot.playground.slack.state import Message
-from chaos.faults import Crossing, Fault, struck, was_unsaved
-from chaos.world import WANTED, CrashingWorkshop
+from chaos.faults import Crossing, Fault, struck, unsaved
+from chaos.world import WANTED, CrashingWorkshop, cards, shown
 
 FALSE = re.compile(
     r"[Nn]othing was committed|Something broke|:x:|(Failed|Rejected|Expired|Cancelled|Superseded|Stale):"
@@ -75,16 +75,16 @@ async def look(world: CrashingWorkshop, store: RedisStore, known: Sequence[Promo
         events=await store.events(promotion.id),
         others=len(known) - 1,
         place=place,
-        cards=tuple(world.cards(promotion.id)),
+        cards=tuple(cards(world.slack, promotion.id)),
         thread="\n".join(each.text for each in world.slack.thread(place.channel or "", place.ts or "")),
-        shown=tuple(world.shown()),
+        shown=tuple(text for _, text in shown(world.slack)),
         commits=tuple(
             commit.revision
             for commit in log(world.repository, limit=50)
             if ("Promotion-Id", promotion.id) in commit.trailers
         ),
         value=read_file(world.repository, "values-prod.yaml"),
-        fsck=_fsck(world.repository),
+        fsck=fsck(world.repository),
         bugs=tuple(line for line in bot_log.splitlines() if BROKEN.search(line)),
         deaths=world.starts - 1,
         crossings=world.journal.read(),
@@ -119,11 +119,11 @@ def _of_git(seen: Seen) -> Iterator[str]:
 
 def _of_slack(seen: Seen) -> Iterator[str]:
     on_record = [card for card in seen.cards if card.ts == seen.place.ts]
-    if not on_record or "Live" not in _headline(on_record[0]):
-        yield f"the card on record shows {[_headline(card) for card in on_record]}, not Live"
-    if seen.copies > was_unsaved(seen.crossings, "post"):
+    if not on_record or "Live" not in headline(on_record[0]):
+        yield f"the card on record shows {[headline(card) for card in on_record]}, not Live"
+    if seen.copies > unsaved(seen.crossings, "post", about=seen.promotion.id):
         yield f"{len(seen.cards)} cards stand in the channel"
-    most = 2 if was_unsaved(seen.crossings, "tell") else 1
+    most = 1 + unsaved(seen.crossings, "tell", about=seen.promotion.id)
     for line in seen.lines:
         if not 1 <= (times := seen.thread.count(line)) <= most:
             yield f"the thread tells {line!r} {times} times"
@@ -140,11 +140,13 @@ def _of_the_bot(seen: Seen, fault: Fault | None) -> Iterator[str]:
         yield f"the bot logged an error: {line[:600]}"
 
 
-def _headline(card: Message) -> str:
+def headline(card: Message) -> str:
+    """What a card says first."""
     return str(card.blocks[0]["text"]["text"])
 
 
-def _fsck(repository: Path) -> str:
+def fsck(repository: Path) -> str:
+    """What git finds wrong with the repository; empty where all is well."""
     done = subprocess.run(
         ["git", f"--git-dir={repository}", "fsck", "--strict", "--no-dangling", "--no-progress"],
         capture_output=True,

@@ -11,9 +11,23 @@ from enum import StrEnum
 from pathlib import Path
 
 READS = frozenset(
-    {"load", "events", "holder", "followed", "in_phase", "history", "card", "look", "person", "members"}
+    {
+        "load",
+        "events",
+        "holder",
+        "followed",
+        "in_phase",
+        "history",
+        "card",
+        "look",
+        "person",
+        "members",
+        "posted",
+    }
 )
 """What changes nothing anywhere: a crash after it leaves the same world as one before it."""
+ANY = "any"
+"""Instead of a call's name: whatever crosses and is no read, counted since the process began."""
 FOUND = frozenset({"claim"})
 """Counted only where it found work, so it is known too late to be killed before it."""
 
@@ -36,7 +50,7 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that goes wrong, once: at the `nth` call of this name, counted from 1 since the request."""
+    """One thing that goes wrong, once: at the `nth` call of this name, counted from 1 since the journal was begun."""
 
     call: str
     nth: int
@@ -45,15 +59,36 @@ class Fault:
     def __str__(self) -> str:
         return f"{self.call}:{self.nth}:{self.how}"
 
+    def hits(self, crossing: Crossing) -> bool:
+        """Is this the call that it waits for?"""
+        return (self.call, self.nth) in ((crossing.call, crossing.nth), (ANY, crossing.of_any))
+
+
+class What(StrEnum):
+    """What a line of the journal tells of a call."""
+
+    BEGINS = "begins"
+    ENDS = "ends"
+    RAISES = "raises"
+    """It ends with an error of its own."""
+    KILLED = "killed"
+    """The process ends here, by a fault."""
+    LOST = "lost"
+    """It was done, and a fault took the answer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossing:
-    """One line of the journal: a call `begins` or `ends`, or the `fault` strikes at it; `at` is Unix time, in seconds."""
+    """One line of the journal: a call, and what became of it; `at` is Unix time, in seconds."""
 
     at: float
     call: str
     nth: int
     what: str
+    about: tuple[str, ...] = ()
+    """The promotions that it is about."""
+    of_any: int = 0
+    """Its number among all that are no reads, since the process began; 0 for a read."""
 
 
 class Journal:
@@ -84,7 +119,12 @@ class Journal:
         if not self.is_open:
             return ()
         whole = self._path.read_text(encoding="utf-8").rpartition("\n")[0]
-        return tuple(Crossing(**json.loads(line)) for line in whole.splitlines())
+        return tuple(_crossing(line) for line in whole.splitlines())
+
+
+def _crossing(line: str) -> Crossing:
+    told = json.loads(line)
+    return Crossing(**told | {"about": tuple(told.get("about", ()))})
 
 
 def parse(text: str) -> Fault:
@@ -97,7 +137,7 @@ def parse(text: str) -> Fault:
 
 def counts(crossings: Iterable[Crossing]) -> Counter[str]:
     """How often each call was begun."""
-    return Counter(crossing.call for crossing in crossings if crossing.what == "begins")
+    return Counter(crossing.call for crossing in crossings if crossing.what == What.BEGINS)
 
 
 def every(counted: Mapping[str, int]) -> Iterator[Fault]:
@@ -111,32 +151,51 @@ def every(counted: Mapping[str, int]) -> Iterator[Fault]:
 
 
 def struck(crossings: Iterable[Crossing]) -> Crossing | None:
-    """Where the fault struck."""
-    return next((crossing for crossing in crossings if crossing.what == "fault"), None)
+    """Where the first fault struck."""
+    return next((crossing for crossing in crossings if crossing.what in (What.KILLED, What.LOST)), None)
 
 
-def was_unsaved(crossings: Iterable[Crossing], call: str) -> bool:
-    """Did the fault strike when this call to Slack had begun, and its outcome was not on record yet?"""
-    is_unsaved = False
+def unsaved(crossings: Iterable[Crossing], call: str, *, about: str) -> int:
+    """How often a fault struck when this call to Slack had begun, and its outcome was not on record yet.
+
+    The crossings are one process's, or those of several one after the other.
+    """
+    times, is_unsaved = 0, False
     for crossing in crossings:
-        if crossing.what == "fault":
-            return is_unsaved
-        if (crossing.call, crossing.what) == (call, "begins"):
-            is_unsaved = True
-        elif (crossing.call, crossing.what) == ("save_card", "ends"):
+        is_ours = about in crossing.about
+        if crossing.what == What.KILLED or (is_ours and crossing.what == What.LOST and crossing.call == call):
+            times += is_unsaved
             is_unsaved = False
-    return False
+        elif is_ours and (crossing.call, crossing.what) == (call, What.BEGINS):
+            is_unsaved = True
+        elif is_ours and (crossing.call, crossing.what) in _SAVED:
+            is_unsaved = False
+    return times
+
+
+_SAVED = (("save_card", What.ENDS), ("save_card", What.LOST))
 
 
 def has_work(crossings: Iterable[Crossing]) -> bool:
     """Was something claimed or saved that was not put to rest since?"""
     is_work = False
     for crossing in crossings:
-        if crossing.what == "ends" and crossing.call.startswith(("claim", "create", "save-")):
+        if crossing.what == What.ENDS and crossing.call.startswith(("claim", "create", "save-")):
             is_work = True
-        elif (crossing.call, crossing.what) == ("rest", "ends"):
+        elif (crossing.call, crossing.what) == ("rest", What.ENDS):
             is_work = False
     return is_work
+
+
+def held(crossings: Iterable[Crossing]) -> set[str]:
+    """The promotions that a process has claimed and not begun to put to rest."""
+    ids: set[str] = set()
+    for crossing in crossings:
+        if crossing.call == "claim":
+            ids |= set(crossing.about)
+        elif crossing.call == "rest":
+            ids -= set(crossing.about)
+    return ids
 
 
 def takeover(crossings: Sequence[Crossing]) -> float | None:
@@ -145,5 +204,5 @@ def takeover(crossings: Sequence[Crossing]) -> float | None:
     if fault is None or not has_work(crossings[: crossings.index(fault)]):
         return None
     later = crossings[crossings.index(fault) :]
-    claimed = (each.at for each in later if (each.call, each.what) == ("claim", "ends"))
+    claimed = (each.at for each in later if (each.call, each.what) == ("claim", What.ENDS))
     return next((at - fault.at for at in claimed), None)

@@ -1,59 +1,92 @@
-"""What the runs came to: a table in Markdown, and everything in JSON."""
+"""What it all came to: a table in Markdown with a column for each part, and everything in JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-from chaos.run import Outcome
-from chaos.world import PACE
-
-HEAD = "| What | Measured |\n|---|---|\n"
+from typing import Any
 
 
-def table(outcomes: Sequence[Outcome], *, boundaries: int, left: int) -> dict[str, str]:
-    """Each figure by its name; `left` is how many faults there was no time for."""
-    struck = [each for each in outcomes if each.fault and each.struck]
-    takeovers = [each.takeover for each in outcomes if each.killed and each.takeover is not None]
-    return {
-        "boundaries in an undisturbed run": f"{boundaries}",
-        "runs": f"{len(outcomes)}",
-        "kills": f"{sum(each.killed for each in struck)}",
-        "lost replies": f"{sum(not each.killed for each in struck)}",
-        "boundary not reached": f"{sum(bool(each.fault) and not each.struck for each in outcomes)}",
-        "faults without time for a run": f"{left}",
-        "lease": f"{PACE.lease_seconds} s",
-        "promotions": f"{sum(each.phase != 'lost' for each in outcomes)}",
-        "commits": f"{sum(each.commits for each in outcomes)}",
-        "duplicates of commits": f"{sum(max(0, each.commits - 1) for each in outcomes)}",
-        "lost": f"{sum(each.phase == 'lost' for each in outcomes)}",
-        "wrong phases": f"{sum(each.phase not in ('live', 'lost') for each in outcomes)}",
-        "copies of cards": _where([each for each in outcomes if each.copies]),
-        "runs with a line told twice": _where([each for each in outcomes if each.repeats]),
-        "longest takeover": f"{max(takeovers):.1f} s" if takeovers else "–",
-        "violations": f"{sum(len(each.violations) for each in outcomes)}",
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one part measured. Times are seconds."""
+
+    name: str
+    seed: int | None = None
+    """None where nothing is left to chance."""
+    lease: int | None = None
+    replicas: str
+    """The processes of the bot, side by side."""
+    kills: int = 0
+    lost_replies: int = 0
+    promotions: int
+    commits: int
+    duplicates: int = 0
+    """Commits beyond the one of each promotion."""
+    lost: int = 0
+    """Promotions that people were told of, and that are nowhere."""
+    wrong_phases: int = 0
+    copies: int = 0
+    """Cards beyond the one of each promotion."""
+    repeats: int = 0
+    """Lines of a thread that stand there more often than once."""
+    takeover: float | None = None
+    """The longest time until a dead worker's work was claimed again."""
+    seconds: float
+    violations: tuple[str, ...] = ()
+    also: Mapping[str, str] = field(default_factory=dict)
+    """What only this part measures."""
+    details: Sequence[Any] = ()
+    """For the JSON alone."""
+
+    def figures(self) -> dict[str, str]:
+        """Each figure by its name."""
+        return {
+            "kills": f"{self.kills}",
+            "lost replies": f"{self.lost_replies}",
+            "lease": "–" if self.lease is None else f"{self.lease} s",
+            "replicas": self.replicas,
+            "promotions": f"{self.promotions}",
+            "commits": f"{self.commits}",
+            "duplicates of commits": f"{self.duplicates}",
+            "lost": f"{self.lost}",
+            "wrong phases": f"{self.wrong_phases}",
+            "copies of cards": f"{self.copies}",
+            "lines told twice": f"{self.repeats}",
+            "longest takeover": "–" if self.takeover is None else f"{self.takeover:.1f} s",
+            "violations": f"{len(self.violations)}",
+            "seconds": f"{self.seconds:.0f}",
+            "seed": "–" if self.seed is None else f"{self.seed}",
+            **self.also,
+        }
 
 
-def write(
-    outcomes: Sequence[Outcome], folder: Path, *, boundaries: int, left: Sequence[str], seed: int
-) -> dict[str, str]:
-    """Write `chaos.md` and `chaos.json` into the folder, and return the table's figures."""
-    figures = table(outcomes, boundaries=boundaries, left=len(left))
-    rows = "".join(f"| {what} | {value} |\n" for what, value in figures.items())
-    broken = [f"- {outcome}\n" for outcome in outcomes if outcome.violations]
+def table(parts: Sequence[Part]) -> str:
+    """Markdown: a row for each figure, a column for each part."""
+    columns = [part.figures() for part in parts]
+    rows = [
+        ["What", *(part.name for part in parts)],
+        ["---"] * (len(parts) + 1),
+        *([name, *(column.get(name, "–") for column in columns)] for name in _names(columns)),
+    ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def write(parts: Sequence[Part], folder: Path) -> str:
+    """Write `chaos.md` and `chaos.json` into the folder, and return the text of the first."""
+    kills, broken = (
+        sum(part.kills for part in parts),
+        [f"- {part.name}: {each}\n" for part in parts for each in part.violations],
+    )
+    text = f"{table(parts)}\n{kills} kills, {len(broken)} violations.\n{''.join(broken)}"
     folder.mkdir(exist_ok=True)
-    text = f"{HEAD}{rows}\nSeed {seed}.\n{''.join(broken)}"
     (folder / "chaos.md").write_text(text, encoding="utf-8")
-    runs = [asdict(each) | {"fault": str(each.fault or "")} for each in outcomes]
-    told = {"seed": seed, "figures": figures, "left": list(left), "runs": runs}
+    told = [{**asdict(part), "also": dict(part.also)} for part in parts]
     (folder / "chaos.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    return figures
+    return text
 
 
-def _where(outcomes: Sequence[Outcome]) -> str:
-    """How many, and at which faults."""
-    names = ", ".join(f"`{each.fault}`" for each in outcomes)
-    return f"{len(outcomes)} ({names})" if outcomes else "0"
+def _names(columns: Sequence[Mapping[str, str]]) -> list[str]:
+    return list(dict.fromkeys(name for column in columns for name in column))

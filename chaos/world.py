@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import re
-import socket
-import sys
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from world import push
-
 from bot.core.promotion import ID, PromotionId
 from bot.integrations.store import RedisStore
 from bot.playground.argocd.application import Timings
-from bot.playground.repository import create_repository, read_file
+from bot.playground.repository import create_repository
+from bot.playground.slack.fake import FakeSlack
 from bot.playground.slack.state import SLACKBOT, Message
-from bot.playground.workshop import AMY, CHANNEL, CODE, DANA, Pace, Workshop
+from bot.playground.workshop import AMY, CHANNEL, DANA, Child, Pace, Workshop
+from chaos.bot import serve
+from chaos.by_hand import set_version
 from chaos.faults import Fault, Journal, has_work
+from chaos.processes import Fork
 
 PACE = Pace(
     timings=Timings(
@@ -36,19 +34,8 @@ VERSIONS = {"dev": "16", "stage": "15"}
 WANTED = "15"
 LOOK_EVERY = 0.1
 """Seconds between two looks."""
-PORTS = range(10_000, 32_000)
-"""Below those that the system gives to outgoing connections: a port must be free again for the next bot."""
 LOOKS = 30
 """How often a person looks for an answer before trying again."""
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    while True:
-        port = random.choice(PORTS)  # noqa: S311 - any will do
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class CrashingWorkshop(Workshop):
@@ -57,26 +44,18 @@ class CrashingWorkshop(Workshop):
     def __init__(self, folder: Path, fault: Fault | None) -> None:
         repository = create_repository(folder)
         for environment, version in VERSIONS.items():
-            path = f"values-{environment}.yaml"
-            push(repository, {path: re.sub('tag: ".*?"', f'tag: "{version}"', read_file(repository, path))})
+            set_version(repository, f"values-{environment}.yaml", version)
         super().__init__(folder, pace=PACE)
-        self.port, self.operations_port = free_port(), free_port()
         self._fault = fault
         self._journal_path = folder / "journal.jsonl"
         self.journal = Journal(self._journal_path)
 
-    async def start_bot(self) -> None:
-        """Start the bot with its boundaries and wait until it is ready."""
-        with self.log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "chaos.bot", cwd=CODE, env=self.environment(), stdout=log, stderr=log
-            )
-        self.starts += 1
-        await self._until_ready()
+    async def _spawn(self) -> Child:
+        return Fork(serve, environment=self.environment(), log=self.log_path, web_side=True, worker_side=True)
 
     def environment(self) -> dict[str, str]:
         """The bot's environment, with its journal and its fault."""
-        ordered = {"CHAOS_FAULT": str(self._fault)} if self._fault else {}
+        ordered = {"CHAOS_FAULTS": str(self._fault)} if self._fault else {}
         return {**super().environment(), "CHAOS_JOURNAL": str(self._journal_path), **ordered}
 
     async def keep_running(self) -> None:
@@ -87,23 +66,7 @@ class CrashingWorkshop(Workshop):
             with suppress(RuntimeError):  # it died before it was ready: `starts` will tell
                 await self.start_bot()
 
-    # --- what people see and do
-
-    def shown(self) -> list[str]:
-        """Every text that the bot has ever shown to anybody, edited ones as they were before too."""
-        slack = self.slack.workspace
-        everywhere = [message for channel in slack.channels for message in slack.messages(channel)]
-        privately = [message for user in slack.users for message in slack.ephemerals(user)]
-        return [
-            f"{text} {blocks}"
-            for message in (*everywhere, *privately)
-            if message.user != SLACKBOT
-            for text, blocks in (*message.history, (message.text, message.blocks))
-        ]
-
-    def cards(self, id: str) -> list[Message]:
-        """The messages in the channel that are this promotion's card."""
-        return [message for message in self.slack.messages(CHANNEL) if id in str(message.blocks)]
+    # --- what people do
 
     async def ask(self) -> PromotionId:
         """Dana asks for prod until she is told an id: that of her promotion, or of the one that is in its way."""
@@ -121,7 +84,7 @@ class CrashingWorkshop(Workshop):
     async def approve(self, store: RedisStore, id: PromotionId) -> None:
         """Amy presses Approve wherever she sees it, until her approval is on record."""
         while True:
-            asking = [card for card in self.cards(id) if "promotion_approve" in str(card.blocks)]
+            asking = [card for card in cards(self.slack, id) if may_approve(card)]
             if asking:
                 await self.slack.click(AMY, CHANNEL, asking[-1].ts, "promotion_approve")
             for _ in range(LOOKS if asking else 1):
@@ -143,3 +106,34 @@ class CrashingWorkshop(Workshop):
             return False
         is_told = (card.phase, card.told) == (promotion.phase, promotion.edition)
         return is_told and not has_work(self.journal.read())
+
+
+# --- what people see
+
+
+def shown(slack: FakeSlack) -> list[tuple[Message, str]]:
+    """Every text that the bot has ever shown to anybody, edited ones as they were before too."""
+    workspace = slack.workspace
+    everywhere = [message for channel in workspace.channels for message in workspace.messages(channel)]
+    privately = [message for user in workspace.users for message in workspace.ephemerals(user)]
+    return [
+        (message, f"{text} {blocks}")
+        for message in (*everywhere, *privately)
+        if message.user != SLACKBOT
+        for text, blocks in (*message.history, (message.text, message.blocks))
+    ]
+
+
+def cards(slack: FakeSlack, id: str) -> list[Message]:
+    """The messages in the channel that are this promotion's card, oldest first."""
+    return [message for message in slack.messages(CHANNEL) if promotion_of(message) == id]
+
+
+def promotion_of(message: Message) -> str | None:
+    """Whose card it is; None for a message that is none."""
+    return message.metadata["event_payload"]["id"] if message.metadata else None
+
+
+def may_approve(card: Message) -> bool:
+    """Is there the button?"""
+    return "promotion_approve" in str(card.blocks)

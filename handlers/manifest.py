@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,26 +11,24 @@ from urllib.parse import urlsplit
 from ruamel.yaml import YAML
 
 from bot.core.errors import Refused
-from bot.integrations.slack import HISTORY_SCOPES
 
 SOURCE = Path(__file__).with_name("manifest.yaml")
 
 
-def manifest(url: str | None = None, *, history: bool = False) -> str:
+def manifest(url: str | None = None, *, more_scopes: Collection[str] = ()) -> str:
     """The manifest as YAML; with a public address for HTTP, without one for Socket Mode.
 
-    `history` asks for the right to read the channels too. Raises `Refused` for an address that is not https.
+    `more_scopes` are those that are of use and not needed. Raises `Refused` for an address that is not https.
     """
     source = SOURCE.read_text(encoding="utf-8")
-    if url is None and not history:
+    if url is None and not more_scopes:
         return source
     yaml = YAML()
     yaml.width = 200
     document = yaml.load(source)
     if url is not None:
         _speak_http(document, url)
-    if history:
-        document["oauth_config"]["scopes"]["bot"] += sorted(HISTORY_SCOPES)
+    document["oauth_config"]["scopes"]["bot"] += sorted(more_scopes)
     out = io.StringIO()
     yaml.dump(document, out)
     return out.getvalue()

@@ -42,7 +42,7 @@ class SocketMode:
         if self._handler is None:
             return False
         heard_at = self._handler.client.last_ping_pong_time or self._connected_at
-        return time.time() - heard_at <= DEAF_AFTER
+        return 0 <= time.time() - heard_at <= DEAF_AFTER  # a word from the future: the clock was set back
 
     async def run(self) -> None:
         """Connect, and connect anew whenever Slack falls silent; ends when it is cancelled."""
@@ -60,6 +60,9 @@ class SocketMode:
         try:
             async with asyncio.timeout(self._connect_within):
                 await handler.connect_async()
+        except asyncio.CancelledError:
+            await handler.close_async()
+            raise
         except Exception as error:  # noqa: BLE001 - whatever the library raises, the next turn tries again
             log.warning("Socket Mode could not connect", error=str(error))
             await handler.close_async()

@@ -36,7 +36,7 @@ from bot.__main__ import cli
 from bot.config import load
 from bot.core.promotion import Decision, Phase
 from bot.core.seals import Sealer, request_words
-from bot.playground.workshop import Workshop, _free_port
+from bot.playground.workshop import Workshop, free_port
 from bot.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -312,7 +312,7 @@ def test_the_health_check_believes_what_healthz_says(status: int | None, healthy
     with HTTPServer(("127.0.0.1", 0), Health) as server:
         listening = threading.Thread(target=server.serve_forever)
         listening.start()
-        port = server.server_port if status else _free_port()
+        port = server.server_port if status else free_port()
         done = subprocess.run(
             [sys.executable, *command[1:]],
             env={"OPERATIONS_PORT": str(port), "http_proxy": "http://127.0.0.1:1"},
@@ -614,8 +614,8 @@ def mounted(seen: Mapping[str, str], values: Mapping[str, str], folder: Path) ->
     return environ | {
         "PROMOTE_CONFIG": values["PROMOTE_CONFIG"],
         "PROMOTE_DATA_DIR": str(folder / "data"),
-        "PORT": str(_free_port()),
-        "OPERATIONS_PORT": str(_free_port()),
+        "PORT": str(free_port()),
+        "OPERATIONS_PORT": str(free_port()),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 
@@ -726,7 +726,7 @@ def accepts(reader: Sealer, giver: Sealer) -> bool:
         by=bare.requested_by,
         decision=Decision.REQUEST,
         at=bare.requested_at,
-        said=request_words(source=bare.source, reason=bare.reason),
+        said=request_words(bare),
     )
     return reader.request_is_genuine(replace(bare, request_seal=seal))
 

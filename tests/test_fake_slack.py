@@ -438,6 +438,33 @@ async def test_a_click_carries_the_message_and_may_replace_it(
     assert (await slack.click(AMY, CHANNEL, posted["ts"], "approve", seen=before)).status == 200
 
 
+async def test_one_request_can_reach_several_replicas(
+    slack: FakeSlack, bolt: AsyncApp, unused_port: int
+) -> None:
+    """Each address gets the very same request, as often as it is named; one that is away does not hide an answer."""
+    triggers = []
+
+    @bolt.command("/promote")
+    async def promote(ack: Any, body: Any) -> None:
+        triggers.append(body["trigger_id"])
+        await ack("here")
+
+    @bolt.action("approve")
+    async def approve(ack: Any, body: Any) -> None:
+        triggers.append(body["trigger_id"])
+        await ack()
+
+    here, away = slack.events_url or "", f"http://127.0.0.1:{unused_port}/slack/events"
+    slack.events_url = away
+    reply = await slack.command(DANA, CHANNEL, "help", to=[away, here, here])
+    assert (reply.error, reply.shown) == (None, "here")
+    message = slack.workspace.add(CHANNEL, slack.bot_user, "one", blocks=[actions(button())])
+    assert (await slack.click(AMY, CHANNEL, message.ts, "approve", to=[here] * 3)).error is None
+    assert (len(triggers), len(set(triggers[:2])), len(set(triggers[2:]))) == (5, 1, 1)
+    assert (await slack.click(AMY, CHANNEL, message.ts, "approve", to=[away])).error == "dispatch_failed"
+    assert (await slack.click(AMY, CHANNEL, message.ts, "approve")).error == "dispatch_failed"
+
+
 async def test_a_strangers_payload_carries_their_own_team(
     slack: FakeSlack, bolt: AsyncApp, client: AsyncWebClient
 ) -> None:

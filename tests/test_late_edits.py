@@ -122,11 +122,6 @@ async def test_an_older_edit_of_a_worker_that_wakes_up_is_put_right(world: World
     assert len([card for card in world.cards() if card.blocks]) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="save_card lets the last write win: whoever wakes up puts its old card back, and what it has told with it",
-)
 async def test_a_worker_that_wakes_up_tells_nothing_twice(world: World) -> None:
     """What the other one has told meanwhile stands in the thread already."""
     id = await world.request()

@@ -356,7 +356,7 @@ PROMOTIONS = st.builds(
     ended_at=st.none() | TIMES,
     last=st.builds(Event, edition=st.just(1), at=TIMES),
 )
-CARDS = st.builds(Card, edited_at=st.none() | TIMES)
+CARDS = st.builds(Card, edition=st.just(0), edited_at=st.none() | TIMES)
 PROGRESS = st.builds(Progress, since=TIMES, seen_at=st.none() | TIMES, refreshed_at=st.none() | TIMES)
 LOOKS = st.builds(Look, applications=st.lists(PROGRESS, max_size=3).map(tuple))
 
@@ -370,12 +370,24 @@ async def test_whatever_was_saved_comes_back_equal(
     await raw.flushall()
     async with aclosing(RedisStore(connect(url, quick=False))) as store:
         await store.create(promotion, delivery=None, holds=False)
-        await store.save_card(promotion.id, card)
+        saved = await store.save_card(promotion.id, card)
         await store.save_look(promotion.id, look)
         loaded = await store.load(promotion.id)
         assert loaded is not None
         assert loaded == promotion
         assert loaded.requested_at.isoformat() == promotion.requested_at.isoformat()
         assert await store.events(promotion.id) == (promotion.last,)
-        assert await store.card(promotion.id) == card
+        assert await store.card(promotion.id) == saved == replace(card, edition=1)
         assert await store.look(promotion.id) == look
+
+
+async def test_a_card_is_not_saved_over_what_somebody_else_has_shown(url: str, raw: Client) -> None:
+    """Whoever wakes up late must not bring back what people saw before; a repetition of the last save is none."""
+    await raw.flushall()
+    async with aclosing(RedisStore(connect(url, quick=False))) as store:
+        first = await store.save_card("P-1", Card(channel="C1"))
+        second = await store.save_card("P-1", replace(first, told=2))
+        assert await store.save_card("P-1", replace(first, told=2)) == second
+        with pytest.raises(Conflict):
+            await store.save_card("P-1", replace(first, told=1))
+        assert await store.card("P-1") == second

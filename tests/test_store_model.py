@@ -1,11 +1,13 @@
 """Long random lives of promotions against a real server, compared with a model after every step.
 
 Purely random steps end most lives early, and once missed a slot that was not taken again; so the rules walk along
-legal transitions and prefer those that go on.
+legal transitions and prefer those that go on, and one rule takes a promotion all the way while others interfere.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -35,14 +37,21 @@ from store_bench import (
 from bot.core.catalog import Target
 from bot.core.errors import Conflict, TargetBusy
 from bot.core.ports import Change
-from bot.core.promotion import Phase, Promotion
+from bot.core.promotion import Phase, Promotion, PromotionId
 from bot.integrations.store import RedisStore, connect
 
 Told = TypeVar("Told")
+AT_ONCE = timedelta(0)
 HOUR = timedelta(hours=1)
-TARGETS = st.sampled_from([PROD, PROD, STAGE, DEV])
+WEEK = timedelta(days=7)
+NOW, LATER = "now", "later"
+TARGETS = st.sampled_from([PROD.name, PROD.name, STAGE.name, DEV.name])
+BY_NAME = {each.name: each for each in (PROD, STAGE, DEV)}
 CLIENTS = st.integers(0, 1)
 WHICH = st.integers(0, 1000)
+INTERFERENCES = st.lists(
+    st.sampled_from(["repeat", "repeat and more", "come late", "ask too", "look", "back"]), max_size=12
+)
 
 Way = Callable[[Promotion], Promotion]
 ONWARD: dict[Phase, Way] = {
@@ -65,6 +74,15 @@ ASIDE: dict[Phase, list[Way]] = {
     Phase.COMMITTING: [lambda each: each.reopen(at=NOON), lambda each: each.fail(at=NOON, why="refused")],
     Phase.COMMITTED: [lambda each: each.fail(at=NOON, why="degraded"), superseded],
 }
+BACK: dict[Phase, Way] = {
+    Phase.APPROVED: lambda each: each.lose_quorum(at=NOON, kept=(), why="left"),
+    Phase.COMMITTING: lambda each: each.reopen(at=NOON),
+}
+
+
+def late(before: Promotion) -> Change:
+    """What somebody saves who has not heard of what came after."""
+    return Change(before=before, after=before.cancel(by="U9", at=NOON, why="late"))
 
 
 class Lives(RuleBasedStateMachine):
@@ -78,11 +96,14 @@ class Lives(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.stores = [RedisStore(connect(self.url, quick=False)) for _ in range(2)]
         self.raw = Redis.from_url(self.url, decode_responses=True, protocol=2)
+        self.made = 0
         self.lives: dict[str, list[Promotion]] = {}
         self.deliveries: dict[str, str] = {}
         self.holder: dict[str, str] = {}
         self.followed: dict[str, str] = {}
-        self.resting: set[str] = set()
+        self.due: dict[str, str] = {}
+        self.leased: set[str] = set()
+        self.old: set[str] = set()
         self.touched: set[str] = set()
 
     def teardown(self) -> None:
@@ -101,12 +122,18 @@ class Lives(RuleBasedStateMachine):
         found = [each for each in found if (each.phase in phases if phases else not each.phase.is_final)]
         return found[which % len(found)] if found else None
 
+    def new(self, where: Target) -> Promotion:
+        """A new promotion, numbered: what is due at the same instant is claimed in the order of ids."""
+        self.made += 1
+        return replace(new(where), id=PromotionId(f"P-{self.made:010}"))
+
     def remember(self, *changed: Promotion) -> None:
         """What a save that was accepted means."""
         for each in changed:
             self.lives.setdefault(each.id, []).append(each)
-            self.resting.discard(each.id)
             self.touched.add(each.id)
+            if each.id not in self.leased:
+                self.due[each.id] = NOW
             for slots in (self.holder, self.followed):
                 if slots.get(each.target) == each.id:
                     del slots[each.target]
@@ -117,9 +144,13 @@ class Lives(RuleBasedStateMachine):
                 self.followed[each.target] = each.id
 
     @rule(client=CLIENTS, where=TARGETS, delivery=st.sampled_from(["", "d1", "d2", "d3"]))
-    def request(self, client: int, where: Target, delivery: str) -> None:
+    def request(self, client: int, where: str, delivery: str) -> None:
         """A person asks, or Slack sends it again."""
-        fresh = new(where)
+        self.ask(client, BY_NAME[where], delivery)
+
+    def ask(self, client: int, where: Target, delivery: str) -> None:
+        """It is made, or the answer is the one that the delivery had, or who holds the target."""
+        fresh = self.new(where)
         asking = self.stores[client].create(fresh, delivery=delivery or None, holds=where is not DEV)
         if delivery in self.deliveries:
             assert self.run(asking) == self.deliveries[delivery]
@@ -147,16 +178,59 @@ class Lives(RuleBasedStateMachine):
         before = self.pick(which)
         assert before is not None
         ways = ASIDE[before.phase]
-        after = ONWARD[before.phase](before) if aside is None else ways[aside % len(ways)](before)
+        way = ONWARD[before.phase] if aside is None else ways[aside % len(ways)]
+        changes = self.take(client, before, way)
+        if again:
+            self.save(1 - client, changes)
+
+    def take(self, client: int, before: Promotion, way: Way) -> Sequence[Change]:
+        """One step, saved; a commit supersedes the one that was followed."""
+        after = way(before)
         changes = [Change(before=before, after=after)]
         older = self.followed.get(before.target)
         if after.phase is Phase.COMMITTED and older:
             old = self.lives[older][-1]
             changes.append(Change(before=old, after=superseded(old)))
-        holds = before.environment != "dev"
-        for _ in range(1 + again):
-            self.run(self.stores[client].save(changes, holds=holds))
+        self.save(client, changes)
         self.remember(*(change.after for change in changes))
+        return changes
+
+    def save(self, client: int, changes: Sequence[Change]) -> None:
+        holds = changes[0].after.environment != "dev"
+        self.run(self.stores[client].save(changes, holds=holds))
+
+    @rule(client=CLIENTS, where=TARGETS, which=WHICH, interferences=INTERFERENCES, end=st.booleans())
+    def live_through(
+        self, client: int, where: str, which: int, interferences: list[str], *, end: bool
+    ) -> None:
+        """A promotion goes the whole way at once; between its steps others repeat, come late, ask, look, undo."""
+        each = self.waiting_at(client, BY_NAME[where])
+        todo = list(interferences)
+        while each.phase is not (Phase.LIVE if end else Phase.COMMITTED):
+            interference = todo.pop() if todo else None
+            way = BACK.get(each.phase) if interference == "back" else None
+            changes = self.take(client, each, way or ONWARD[each.phase])
+            each = changes[0].after
+            if interference == "repeat":
+                self.save(1 - client, changes)
+            elif interference == "repeat and more":
+                self.require_conflict(1 - client, *changes, Change(before=None, after=self.new(DEV)))
+            elif interference == "come late":
+                self.require_conflict(1 - client, late(self.lives[each.id][0]))
+            elif interference == "ask too":
+                self.ask(1 - client, BY_NAME[where], "")
+            elif interference == "look":
+                self.look(1 - client, which, stale=False, after=HOUR, lease=HOUR)
+            self.run(self.compare())
+
+    def waiting_at(self, client: int, where: Target) -> Promotion:
+        """Who holds the target, or somebody new."""
+        if holder := self.holder.get(where.name):
+            return self.lives[holder][-1]
+        fresh = self.new(where)
+        self.run(self.stores[client].create(fresh, delivery=None, holds=where is not DEV))
+        self.remember(fresh)
+        return fresh
 
     @precondition(lambda self: self.pick(0, Phase.REQUESTED, Phase.APPROVED))
     @rule(client=CLIENTS, which=WHICH)
@@ -164,7 +238,7 @@ class Lives(RuleBasedStateMachine):
         """A rollback takes the place of one that waits."""
         old = self.pick(which, Phase.REQUESTED, Phase.APPROVED)
         assert old is not None
-        urgent = new({each.name: each for each in (PROD, STAGE, DEV)}[old.target])
+        urgent = self.new(BY_NAME[old.target])
         changes = [Change(before=None, after=urgent), Change(before=old, after=superseded(old))]
         self.run(self.stores[client].save(changes, holds=old.environment != "dev"))
         self.remember(urgent, superseded(old))
@@ -176,31 +250,70 @@ class Lives(RuleBasedStateMachine):
         life = list(self.lives.values())[which % len(self.lives)]
         if len(life) <= back or life[-1 - back].phase is not Phase.REQUESTED:
             return
-        before = life[-1 - back]
-        changes = [Change(before=before, after=before.cancel(by="U9", at=NOON, why="late"))]
-        if mate:
-            changes.insert(0, Change(before=None, after=new(DEV)))
+        mates = [Change(before=None, after=self.new(DEV))] if mate else []
+        self.require_conflict(client, *mates, late(life[-1 - back]))
+
+    def require_conflict(self, client: int, *changes: Change) -> None:
         try:
             self.run(self.stores[client].save(changes, holds=True))
         except Conflict:
             return
-        raise AssertionError("a save from an old edition was accepted")
+        raise AssertionError("what is out of date was accepted")
 
     @precondition(lambda self: self.lives)
-    @rule(client=CLIENTS, which=WHICH, stale=st.booleans(), after=st.sampled_from([timedelta(0), HOUR]))
-    def work(self, client: int, which: int, stale: bool, after: timedelta) -> None:
-        """A worker claims, renews, and rests with the edition that it knew."""
-        store = self.stores[client]
-        claimed = self.run(store.claim(limit=3, lease=HOUR))
-        assert len(set(claimed)) == len(claimed)
+    @rule(
+        client=CLIENTS,
+        which=WHICH,
+        stale=st.booleans(),
+        after=st.sampled_from([AT_ONCE, HOUR]),
+        lease=st.sampled_from([AT_ONCE, HOUR]),
+    )
+    def work(self, client: int, which: int, after: timedelta, lease: timedelta, *, stale: bool) -> None:
+        """A worker claims what is due; one of it is looked at to the end, the rest stays claimed."""
+        self.look(client, which, stale=stale, after=after, lease=lease)
+
+    def look(self, client: int, which: int, *, stale: bool, after: timedelta, lease: timedelta) -> None:
+        """Claim, renew, and rest with the edition that was known; without a lease the worker died at once."""
+        store, waiting = self.stores[client], {id for id, when in self.due.items() if when == NOW}
+        claimed = self.run(store.claim(limit=3, lease=lease))
+        assert len(claimed) == len(set(claimed)) == min(3, len(waiting))
+        assert set(claimed) <= waiting
+        if lease == AT_ONCE:
+            self.leased -= set(claimed)
+            return
+        self.lease(*claimed)
         if claimed:
-            id = claimed[which % len(claimed)]
-            latest = self.lives[id][-1]
-            self.run(store.renew([id], lease=HOUR))
-            known = latest.edition - stale
-            self.run(store.rest(id, edition=known, after=None if latest.phase.is_final else after))
-            if latest.phase.is_final and not stale:
-                self.resting.add(id)
+            self.rest(store, claimed[which % len(claimed)], stale=stale, after=after)
+
+    def lease(self, *ids: str) -> None:
+        """Somebody has these for an hour."""
+        self.leased |= set(ids)
+        self.due |= dict.fromkeys(ids, LATER)
+
+    def rest(self, store: RedisStore, id: str, *, stale: bool, after: timedelta) -> None:
+        latest = self.lives[id][-1]
+        never = latest.phase.is_final
+        self.run(store.rest(id, edition=latest.edition - stale, after=None if never else after))
+        self.leased.discard(id)
+        self.due[id] = NOW if stale or after == AT_ONCE else LATER
+        if never and not stale:
+            del self.due[id]
+
+    @precondition(lambda self: self.leased)
+    @rule(client=CLIENTS, which=WHICH, stale=st.booleans(), after=st.sampled_from([AT_ONCE, HOUR]))
+    def end_work(self, client: int, which: int, after: timedelta, *, stale: bool) -> None:
+        """What was claimed some steps ago, and may have changed since, comes to its rest."""
+        working = [id for id in self.lives if id in self.leased]
+        self.rest(self.stores[client], working[which % len(working)], stale=stale, after=after)
+
+    @precondition(lambda self: self.lives)
+    @rule(client=CLIENTS, which=WHICH)
+    def renew(self, client: int, which: int) -> None:
+        """A worker puts off what it works on; what has left the due set meanwhile stays out of it."""
+        id = list(self.lives)[which % len(self.lives)]
+        self.run(self.stores[client].renew([id], lease=HOUR))
+        if id in self.due:
+            self.lease(id)
 
     @precondition(lambda self: self.lives)
     @rule(client=CLIENTS, which=WHICH)
@@ -208,7 +321,34 @@ class Lives(RuleBasedStateMachine):
         """Somebody wants it looked at."""
         id = list(self.lives)[which % len(self.lives)]
         self.run(self.stores[client].wake(id))
-        self.resting.discard(id)
+        self.due[id] = NOW
+
+    @precondition(lambda self: self.lives)
+    @rule(which=WHICH)
+    def grow_old(self, which: int) -> None:
+        """One, if it has ended, came to its end long ago."""
+        id, life = list(self.lives.items())[which % len(self.lives)]
+        if life[-1].phase.is_final:
+            key = f"{{gp}}:ph:{life[-1].phase}"
+            self.run(self.increase(key, id, -2 * WEEK))
+            self.old.add(id)
+
+    async def increase(self, key: str, id: str, by: timedelta) -> None:
+        await self.raw.zincrby(key, by / timedelta(milliseconds=1), id)
+
+    @precondition(lambda self: self.old)
+    @rule(client=CLIENTS)
+    def sweep(self, client: int) -> None:
+        """What is old and not due any more goes, whole; everything else stays."""
+        lines: list[str] = []
+        gone = self.old - set(self.due)
+        counted = self.run(self.stores[client].sweep(before_days=WEEK, write=lines.append, limit=100))
+        assert counted == len(gone)
+        assert {json.loads(line)["record"]["id"] for line in lines} >= gone
+        for id in gone:
+            assert self.run(self.stores[client].load(id)) is None
+            del self.lives[id]
+        self.old -= gone
 
     @invariant()
     def holds_true(self) -> None:
@@ -226,25 +366,27 @@ class Lives(RuleBasedStateMachine):
             assert [each.last.edition for each in life] == list(range(1, len(life) + 1))
             assert (found[f"p:{id}"], found[f"p:{id}:e"]) == (str(len(life)), len(life))
             assert members[id] == [life[-1].phase]
-        for where in (PROD, STAGE, DEV):
+        for where in BY_NAME.values():
             assert found[f"hold:{where.name}"] == self.holder.get(where.name)
             assert found[f"follow:{where.name}"] == self.followed.get(where.name)
             assert found[f"ix:{where.name}"] == [
                 id for id, life in self.lives.items() if life[0].target == where.name
             ]
-        assert set(found["due"]) == set(self.lives) - self.resting
+        due = {id: NOW if at <= found["time"] else LATER for id, at in found["due at"]}
+        assert due == self.due
+        assert {id for id, at in found["leases"].items() if float(at) > found["time"]} == self.leased
         for delivery, id in self.deliveries.items():
             assert found[f"req:{delivery}"] == id
-        for id in self.touched:
+        for id in self.touched & set(self.lives):
             assert await self.stores[0].load(id) == self.lives[id][-1]
             assert await self.stores[1].events(id) == tuple(each.last for each in self.lives[id])
         self.touched.clear()
 
     async def everything(self) -> dict[str, Any]:
         """The server's keys, without their tag, in one round trip: sets and indexes as lists, counts of stories."""
-        sets = ["due", *(f"ph:{phase}" for phase in Phase)]
+        sets = [f"ph:{phase}" for phase in Phase]
         words = [f"req:{delivery}" for delivery in self.deliveries]
-        for where in (PROD, STAGE, DEV):
+        for where in BY_NAME.values():
             sets.append(f"ix:{where.name}")
             words += [f"hold:{where.name}", f"follow:{where.name}"]
         records = [f"p:{id}" for id in self.lives]
@@ -256,8 +398,13 @@ class Lives(RuleBasedStateMachine):
             for key in records:
                 pipeline.hget(f"{{gp}}:{key}", "edition")
                 pipeline.llen(f"{{gp}}:{key}:e")
+            pipeline.zrange("{gp}:due", 0, -1, withscores=True)
+            pipeline.hgetall("{gp}:leases")
+            pipeline.time()
             names = [*sets, *words, *(name for key in records for name in (key, f"{key}:e"))]
-            return dict(zip(names, await pipeline.execute(), strict=True))
+            found = dict(zip([*names, "due at", "leases", "time"], await pipeline.execute(), strict=True))
+        seconds, fraction = found["time"]
+        return found | {"time": seconds * 1000 + fraction / 1000}
 
 
 def test_every_life_of_promotions_keeps_the_invariants(redis_url: str) -> None:
@@ -267,5 +414,5 @@ def test_every_life_of_promotions_keeps_the_invariants(redis_url: str) -> None:
         url = redis_url
 
     run_state_machine_as_test(
-        LivesHere, settings=settings(max_examples=30, stateful_step_count=50, deadline=None)
+        LivesHere, settings=settings(max_examples=25, stateful_step_count=40, deadline=None)
     )

@@ -15,7 +15,7 @@ from datetime import timedelta
 from bot.core import people, trailers
 from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog, Target
-from bot.core.errors import Conflict, Failed, Refused, Stale, Unavailable
+from bot.core.errors import Conflict, Failed, Newer, Refused, Stale, Unavailable
 from bot.core.following import Following
 from bot.core.outcome import Outcome
 from bot.core.ports import Author, Change, Clock, Directory, Edit, Plan, Store, ValuesRepository
@@ -27,6 +27,8 @@ NOW = timedelta(0)
 AT_ONCE_AGAIN = timedelta(milliseconds=100)
 """After a conflict: soon, but never a loop that runs hot."""
 LONGEST_BACK_OFF = timedelta(seconds=30)
+LONGEST_PAUSE = timedelta(minutes=5)
+"""How long an outside system that asked for a pause is left alone at the most."""
 LANDS_WITHIN = timedelta(minutes=2)
 """How long a push that nobody has heard of may still be on its way: far above the time limit of a git command."""
 LOOK_AGAIN = timedelta(seconds=5)
@@ -90,6 +92,8 @@ class Engine:
 
     async def _step_or_wait(self, promotion: Promotion, target: Target, look: Look) -> timedelta:
         """Take the step; where an outside system is away, say so on the card and try again later and later."""
+        if look.not_before and NOW < (pause := look.not_before - self.clock.now()) <= LONGEST_PAUSE:
+            return pause
         try:
             again = await self._step(promotion, target)
         except Conflict:
@@ -97,7 +101,7 @@ class Engine:
         except Unavailable as error:
             if error.system == "the store":
                 raise
-            await self._wait_for(promotion, look, str(error))
+            await self._wait_for(promotion, look, str(error), asked=error.retry_after)
             return back_off(look.tries, error.retry_after)
         except Failed as error:
             # Only the remote knows what became of the commit, and it will not say: keep asking.
@@ -105,7 +109,9 @@ class Engine:
             return back_off(look.tries)
         if look.waits_for:
             latest = await self.store.look(promotion.id)
-            await self.store.save_look(promotion.id, replace(latest, waits_for="", tries=0, breaks=0))
+            await self.store.save_look(
+                promotion.id, replace(latest, waits_for="", not_before=None, tries=0, breaks=0)
+            )
         return again
 
     async def adopt(self, promotion: Promotion, revision: str) -> bool:
@@ -131,8 +137,15 @@ class Engine:
         await self._wait_for(promotion, look, sentence)
         return promotion.edition, back_off(look.tries)
 
-    async def _wait_for(self, promotion: Promotion, look: Look, sentence: str) -> None:
-        waiting = replace(look, waits_for=f"{sentence}; trying again", tries=look.tries + 1)
+    async def _wait_for(
+        self, promotion: Promotion, look: Look, sentence: str, *, asked: float | None = None
+    ) -> None:
+        waiting = replace(
+            look,
+            waits_for=f"{sentence}; trying again",
+            tries=look.tries + 1,
+            not_before=self.clock.now() + min(timedelta(seconds=asked), LONGEST_PAUSE) if asked else None,
+        )
         await self.store.save_look(promotion.id, waiting)
 
     async def _step(self, promotion: Promotion, target: Target) -> timedelta:
@@ -154,7 +167,8 @@ class Engine:
         if now >= promotion.expires_at:
             why = f"{len(approvers)} of {target.policy.total} approvals when the time was up"
             return await self._save(promotion, promotion.expire(at=now, why=why))
-        return promotion.expires_at - now
+        # A clock that jumped back must not make it longer.
+        return min(promotion.expires_at - now, target.policy.expires)
 
     async def _has_quorum(self, target: Target, approvers: Sequence[str], *, is_late: bool) -> bool:
         """Have enough of the right people approved? Groups are asked of Slack only when it matters."""
@@ -220,12 +234,20 @@ class Engine:
         """`committing`, found by somebody who did not see how it ended: the remote knows."""
         if found := await self._find(promotion, target):
             return await self._committed(promotion, found)
-        if self.clock.now() < promotion.last.at + LANDS_WITHIN:
+        if await self._may_be_on_its_way(promotion):
             return await self._push_again(promotion, target)
         reopened = promotion.reopen(at=self.clock.now())
         await self._save(promotion, reopened)
         # At once: a card that goes to and fro between two phases would be looked at again every three seconds.
         return await self._write(reopened, target)
+
+    async def _may_be_on_its_way(self, promotion: Promotion) -> bool:
+        """Has nobody waited long enough for the push? Counted by the looks: the clock may have jumped back since."""
+        now, look = self.clock.now(), await self.store.look(promotion.id)
+        since = min(promotion.last.at, look.began_at or now, now)
+        if since != look.began_at and promotion.last.at > now:
+            await self.store.save_look(promotion.id, replace(look, began_at=since))
+        return now < since + LANDS_WITHIN
 
     async def _push_again(self, promotion: Promotion, target: Target) -> timedelta:
         """The push may still be on its way, so nobody may hear that nothing was committed.
@@ -258,8 +280,11 @@ class Engine:
         return NOW
 
     async def _committed_still(self, id: str) -> Promotion | None:
-        """The older promotion, unless it came to its end this very moment."""
-        older = await self.store.load(id)
+        """The older promotion, unless it came to its end this very moment, or belongs to a newer version of the bot."""
+        try:
+            older = await self.store.load(id)
+        except Newer:
+            return None
         return older if older and older.phase is Phase.COMMITTED else None
 
     async def _save(self, before: Promotion, after: Promotion) -> timedelta:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from bot.core.catalog import Target
-from bot.core.errors import Gone, Unavailable
+from bot.core.errors import Closed, Conflict, Gone, Unavailable
 from bot.core.ports import Announcer, Card, Clock, Store
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look
@@ -16,9 +16,11 @@ EDIT_AT_MOST_EVERY = timedelta(seconds=3)
 EDITS_A_MINUTE = 40
 """Of all cards together: Slack allows fifty, and decisions are shown beside the rollouts."""
 CONFIRM_AFTER = timedelta(seconds=17)
-"""A lease and a little: whoever is still at an older edit by then has lost its turn to the next worker."""
+"""A lease of 15 s and a little: whoever is still at an older edit by then has lost its turn to the next worker."""
 REMIND_AFTER = (timedelta(minutes=30), timedelta(hours=2))
 TRY_AGAIN = timedelta(seconds=5)
+LONGEST_PAUSE = timedelta(minutes=5)
+"""How long Slack is left alone at the most when it asks for a pause."""
 CHANNEL_CLOSED = timedelta(minutes=1)
 
 
@@ -29,6 +31,7 @@ class Announcing:
     store: Store
     announcer: Announcer
     clock: Clock
+    confirm_after: timedelta = CONFIRM_AFTER
 
     async def bring_up(self, promotion: Promotion, target: Target, look: Look) -> timedelta | None:
         """Show the promotion as it is; returns when to try again, or None when people see the truth.
@@ -37,29 +40,43 @@ class Announcing:
         """
         try:
             return await self._bring_up(promotion, target, look)
+        except Conflict:
+            await self._doubt(promotion)
+            return TRY_AGAIN
         except Unavailable as error:
             if error.system == "the store":
                 raise
             return await self._pause(promotion, asked=timedelta(seconds=error.retry_after or 0))
 
+    async def _doubt(self, promotion: Promotion) -> None:
+        """Somebody else shows it, and what we have shown may have arrived after that: let it be shown once more."""
+        card = await self.store.card(promotion.id)
+        with contextlib.suppress(Conflict):
+            await self.store.save_card(promotion.id, replace(card, shown=None))
+
     async def _pause(self, promotion: Promotion, *, asked: timedelta) -> timedelta:
         """Remember the pause that Slack asked for: the next look at the rollout may come before its end."""
         if not asked:
             return self._patience(promotion)
+        pause = min(asked, LONGEST_PAUSE)
         card = await self.store.card(promotion.id)
-        await self.store.save_card(promotion.id, replace(card, not_before=self.clock.now() + asked))
-        return asked
+        with contextlib.suppress(Conflict):
+            await self.store.save_card(promotion.id, replace(card, not_before=self.clock.now() + pause))
+        return pause
 
     async def _bring_up(self, promotion: Promotion, target: Target, look: Look) -> timedelta | None:
         card = await self.store.card(promotion.id)
-        if card.not_before and (pause := card.not_before - self.clock.now()) > timedelta(0):
+        if card.not_before and (pause := self._until(card.not_before, LONGEST_PAUSE)):
             return pause
         try:
             card, again = await self._show(card, promotion, target, look)
             card = await self._tell(card, promotion, look)
             remind = await self._remind(card, promotion, target)
+        except Closed:
+            return await self._closed(promotion, target)
         except Gone:
-            return await self._lost(card, promotion, target)
+            await self.store.save_card(promotion.id, Card(edition=card.edition))
+            return TRY_AGAIN
         return min((each for each in (again, remind) if each is not None), default=None)
 
     async def _show(
@@ -72,23 +89,31 @@ class Announcing:
         if digest == card.shown:
             return await self._confirm(card, promotion, target, look)
         is_decided = card.phase is Phase.REQUESTED and promotion.phase is not Phase.REQUESTED
-        early = card.edited_at + await self._pace(promotion) - now if card.edited_at else timedelta(0)
-        if early > timedelta(0) and not is_decided:  # buttons that are of no use any more go at once
+        pace = await self._pace(promotion)
+        early = card.edited_at and self._until(card.edited_at + pace, pace)
+        if early and not is_decided:  # buttons that are of no use any more go at once
             return card, early
         await self.announcer.edit(card, target, promotion, look)
         card = replace(card, shown=digest, edited_at=now, is_confirmed=False)
-        return await self._keep(promotion, card), CONFIRM_AFTER
+        return await self._keep(promotion, card), self.confirm_after
 
     async def _post(
         self, card: Card, promotion: Promotion, target: Target, look: Look
     ) -> tuple[Card, timedelta | None]:
         """Post the card, or find the one that was posted when an answer of Slack's, or a worker, was lost."""
         if card.is_posting and (found := await self.announcer.posted(target, promotion)):
-            return await self._keep(promotion, found), timedelta(0)
-        await self.store.save_card(promotion.id, replace(card, is_posting=True))
-        place = await self.announcer.post(target, promotion, look)
+            return await self._keep(promotion, replace(found, edition=card.edition)), timedelta(0)
+        card = await self.store.save_card(promotion.id, replace(card, is_posting=True))
+        try:
+            place = await self.announcer.post(target, promotion, look)
+        except (Closed, Unavailable) as error:
+            if isinstance(error, Closed) or not error.maybe_done:
+                await self.store.save_card(promotion.id, replace(card, is_posting=False))
+            raise
         digest = self.announcer.digest(target, promotion, look)
-        place = replace(place, shown=digest, edited_at=self.clock.now(), is_confirmed=True)
+        place = replace(
+            place, edition=card.edition, shown=digest, edited_at=self.clock.now(), is_confirmed=True
+        )
         return await self._keep(promotion, place), None
 
     async def _confirm(
@@ -97,8 +122,7 @@ class Announcing:
         """Edit once more, a lease later: Slack takes edits in the order in which they arrive."""
         if card.is_confirmed or card.edited_at is None:
             return card, None
-        early = card.edited_at + CONFIRM_AFTER - self.clock.now()
-        if early > timedelta(0):
+        if early := self._until(card.edited_at + self.confirm_after, self.confirm_after):
             return card, early
         await self.announcer.edit(card, target, promotion, look)
         return await self._keep(promotion, replace(card, is_confirmed=True)), None
@@ -114,12 +138,10 @@ class Announcing:
         events = await self.store.events(promotion.id, after=card.told)
         if events:
             await self.announcer.tell(card, promotion, events)
-            card = replace(card, told=events[-1].edition)
-            await self.store.save_card(promotion.id, card)
+            card = await self.store.save_card(promotion.id, replace(card, told=events[-1].edition))
         if look.recovered and not card.is_recovery_told:
             await self.announcer.tell_recovery(card, look.recovered)
-            card = replace(card, is_recovery_told=True)
-            await self.store.save_card(promotion.id, card)
+            card = await self.store.save_card(promotion.id, replace(card, is_recovery_told=True))
         return card
 
     async def _remind(self, card: Card, promotion: Promotion, target: Target) -> timedelta | None:
@@ -131,18 +153,21 @@ class Announcing:
         if due > card.reminded and self.clock.now() < promotion.expires_at:
             await self.announcer.remind(card, target, promotion)
             await self.store.save_card(promotion.id, replace(card, reminded=due))
-        return REMIND_AFTER[due] - waited if due < len(REMIND_AFTER) else None
+        return min(REMIND_AFTER[due] - waited, REMIND_AFTER[due]) if due < len(REMIND_AFTER) else None
 
-    async def _lost(self, card: Card, promotion: Promotion, target: Target) -> timedelta:
-        """Deleted by somebody: begin anew, with the whole story. Closed to us: tell the requester, once."""
-        if card.ts:
-            await self.store.save_card(promotion.id, Card())
-            return TRY_AGAIN
+    async def _closed(self, promotion: Promotion, target: Target) -> timedelta:
+        """Nobody can write there: tell the requester, once; what stands there is shown right when it is open again."""
+        card = await self.store.card(promotion.id)
         if not card.warned:
-            await self.store.save_card(promotion.id, replace(card, warned=True))
             with contextlib.suppress(Gone):
                 await self.announcer.warn(target, promotion)
+            await self.store.save_card(promotion.id, replace(card, warned=True))
         return max(CHANNEL_CLOSED, self._patience(promotion))
+
+    def _until(self, at: datetime, most: timedelta) -> timedelta | None:
+        """How long it is until then; None where it is over, or longer than it can be: the clock has jumped back."""
+        left = at - self.clock.now()
+        return left if timedelta(0) < left <= most else None
 
     def _patience(self, promotion: Promotion) -> timedelta:
         """How long until Slack is asked again; longer and longer for what ended long ago."""
@@ -150,6 +175,4 @@ class Announcing:
         return max(TRY_AGAIN, ended_for / 10)
 
     async def _keep(self, promotion: Promotion, card: Card) -> Card:
-        kept = replace(card, phase=promotion.phase)
-        await self.store.save_card(promotion.id, kept)
-        return kept
+        return await self.store.save_card(promotion.id, replace(card, phase=promotion.phase))

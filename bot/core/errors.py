@@ -49,6 +49,16 @@ class Unavailable(PromoteError):
         self.maybe_done = maybe_done
 
 
+class Newer(Unavailable):
+    """A record that a newer version of the bot has written: that one goes on with it."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("the store", f"{id} was written by a newer version of this bot")
+        self.args = (
+            f"{id} belongs to a newer version of this bot, which is being installed and goes on with it.",
+        )
+
+
 class Failed(PromoteError):
     """It cannot go on; the promotion ends as failed, with this reason in the system's own words.
 
@@ -79,3 +89,7 @@ class Conflict(PromoteError):
 
 class Gone(PromoteError):
     """The Slack message or its channel is no longer there: the card has to be posted anew."""
+
+
+class Closed(Gone):
+    """The channel cannot be written to now; what stands there may still stand when that is over."""

@@ -139,6 +139,11 @@ class ApplicationFacts:
         return self.reconciled_at is not None and self.reconciled_at > self.operation.finished_at
 
     @property
+    def is_incomparable(self) -> bool:
+        """Does Argo CD fail to render it, or to get at the repository?"""
+        return bool(self.errors) and self.sync in ("Unknown", "")
+
+    @property
     def trouble(self) -> str:
         """Why its health is what it is, in Argo CD's words; empty where it gives no reason."""
         return "; ".join(result.says for result in self.unhealthy[:3]) or self.health_message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -44,16 +45,20 @@ class Following:
 
     async def follow(self, promotion: Promotion, target: Target) -> timedelta:
         """Look once at every application of the target; returns when to look again."""
-        before = await self.store.look(promotion.id)
+        now = self.clock.now()
+        kept = await self.store.look(promotion.id)
+        before = replace(kept, began_at=kept.began_at or now).not_after(now)
         seen = await self._look(promotion, target, before, {each.key: each for each in before.applications})
-        look = replace(before, applications=seen, waits_for="", tries=0, breaks=0)
-        if look != before:
+        look = replace(before, applications=seen, waits_for="", not_before=None, tries=0, breaks=0)
+        if look != kept:
             await self.store.save_look(promotion.id, look)
         if ended := _ended(promotion, look, self.clock):
             await self.store.save([Change(before=promotion, after=ended)], holds=False)
             return timedelta(0)
         now = self.clock.now()
-        return next_look(look, committed_at=promotion.committed_at or now, now=now, policy=target.rollout)
+        return next_look(
+            look, committed_at=_committed_at(promotion, look, now), now=now, policy=target.rollout
+        )
 
     async def remember_baseline(self, promotion: Promotion, target: Target) -> None:
         """How the applications are right before the commit, as far as Argo CD tells it at once."""
@@ -91,7 +96,7 @@ class Following:
         return tuple(
             await asyncio.gather(
                 *(
-                    self._progress(promotion, target, each, look.was(each), known.get(each.key))
+                    self._progress(promotion, target, each, look, known.get(each.key))
                     for each in target.applications
                 )
             )
@@ -110,7 +115,7 @@ class Following:
         promotion: Promotion,
         target: Target,
         application: Application,
-        baseline: Baseline | None,
+        look: Look,
         before: Progress | None,
     ) -> Progress:
         if before and before.stage.is_end:
@@ -126,12 +131,12 @@ class Following:
             revision=promotion.revision or "",
             image=f"{target.image}:{promotion.version}",
             digest=promotion.digest if promotion.digest != UNKNOWN else None,
-            committed_at=promotion.committed_at or now,
+            committed_at=_committed_at(promotion, look, now),
             now=self.clock.now(),
             policy=target.rollout,
             relations=relations,
             before=before,
-            baseline=baseline,
+            baseline=look.was(application),
             is_lost=is_lost,
         )
         progress = replace(decide(facts, case), key=application.key)
@@ -159,6 +164,8 @@ class Following:
         if isinstance(facts, Unseen) or commit is None:
             return facts, {}, False
         try:
+            if facts.is_incomparable:
+                await self._require_host(target)
             relations = {
                 revision: await self.values.relate(
                     target, revision=revision, commit=commit, version=promotion.version
@@ -168,6 +175,16 @@ class Following:
             return facts, relations, not await self.values.is_on_branch(target, commit)
         except (Unavailable, Failed) as error:
             return Unseen(name=facts.name, reason=str(error), is_final=False), {}, False
+
+    async def _require_host(self, target: Target) -> None:
+        """A git host that we cannot reach either is no fault of the commit's; raises `Unavailable`."""
+        with contextlib.suppress(Failed):
+            await self.values.current(target)
+
+
+def _committed_at(promotion: Promotion, look: Look, now: datetime) -> datetime:
+    """When the rollout began, and never later than its first look: the clock may have jumped back since."""
+    return min(promotion.committed_at or now, look.began_at or now)
 
 
 def _refreshed(progress: Progress, now: datetime, *, hard: bool = False) -> Progress:

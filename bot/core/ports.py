@@ -25,6 +25,8 @@ class Clock(Protocol):
 class Card:
     """What the people have seen of a promotion: where its message is, and how far it and its thread are."""
 
+    edition: int = 0
+    """How often it was saved: nobody saves over what somebody else has saved since."""
     channel: str | None = None
     ts: str | None = None
     link: str | None = None
@@ -111,8 +113,11 @@ class Store(Protocol):
         """What the people have seen of it."""
         ...
 
-    async def save_card(self, id: str, card: Card) -> None:
-        """Remember what the people have seen; the last write wins."""
+    async def save_card(self, id: str, card: Card) -> Card:
+        """Remember what the people have seen, and return it as its next edition.
+
+        Raises `Conflict` where somebody has saved another one since. Safe to repeat.
+        """
         ...
 
     async def look(self, id: str) -> Look:
@@ -280,14 +285,14 @@ class Cluster(Protocol):
 
 
 class Announcer(Protocol):
-    """Slack's channels. Every method may raise `Unavailable`; `edit` and `tell` also `Gone`."""
+    """Slack's channels. Every method may raise `Unavailable` and `Closed`; `edit` and `tell` also `Gone`."""
 
     def digest(self, target: Target, promotion: Promotion, look: Look) -> str:
         """A short word for what the card would show: equal words, equal cards."""
         ...
 
     async def post(self, target: Target, promotion: Promotion, look: Look) -> Card:
-        """Post the card and return its place; raises `Gone` where the channel cannot be written to."""
+        """Post the card and return its place."""
         ...
 
     async def posted(self, target: Target, promotion: Promotion) -> Card | None:

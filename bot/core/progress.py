@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -91,6 +91,18 @@ class Progress:
     to_sync: tuple[str, ...] = ()
     """What that sync would change."""
 
+    def not_after(self, now: datetime) -> Progress:
+        """The same without a time that is still to come: the clock has jumped back since."""
+        return replace(
+            self,
+            since=min(self.since, now),
+            seen_at=_not_after(self.seen_at, now),
+            refused_since=_not_after(self.refused_since, now),
+            overtime_since=_not_after(self.overtime_since, now),
+            refreshed_at=_not_after(self.refreshed_at, now),
+            resumed_at=_not_after(self.resumed_at, now),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
@@ -101,6 +113,10 @@ class Baseline:
     health: str
 
 
+def _not_after(at: datetime | None, now: datetime) -> datetime | None:
+    return min(at, now) if at else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """The last look at a rollout: what is remembered of every application of the target."""
@@ -108,16 +124,29 @@ class Look:
     applications: tuple[Progress, ...] = field(default=())
     waits_for: str = ""
     """What the promotion waits for, as a sentence for people: an outside system that does not answer."""
+    not_before: datetime | None = None
+    """Until when that system asked for a pause."""
     tries: int = 0
     """How many times in a row its next step could not be taken."""
     breaks: int = 0
     """How many of those times were a bug of ours."""
+    began_at: datetime | None = None
+    """The first look in this phase."""
     baseline: tuple[Baseline, ...] = ()
     watched: tuple[Progress, ...] = ()
     """What is remembered of the applications since the rollout failed: it may still come right."""
     recovered: str = ""
     """How it came right after it had failed, as a sentence for people."""
     recovered_at: datetime | None = None
+
+    def not_after(self, now: datetime) -> Look:
+        """The same without a time that is still to come: the clock has jumped back since."""
+        return replace(
+            self,
+            applications=tuple(each.not_after(now) for each in self.applications),
+            watched=tuple(each.not_after(now) for each in self.watched),
+            began_at=_not_after(self.began_at, now),
+        )
 
     @property
     def may_heal(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from bot.core import gates, people, rollback
 from bot.core import promotion as promotions
 from bot.core.catalog import UNKNOWN, Application, Catalog, Image, Target, checked_version
-from bot.core.errors import Conflict, PromoteError, Refused, TargetBusy
+from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy
 from bot.core.people import Action, Person
 from bot.core.ports import Card, Change, Clock, Cluster, Directory, Store, ValuesRepository
 from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
@@ -290,8 +290,15 @@ class Promoter:
             target=target,
             version=image.version if isinstance(image, Image) else f"unknown: {image}",
             applications=tuple(fact if isinstance(fact, ApplicationFacts) else str(fact) for fact in facts),
-            current=await self.store.load(holder) if holder else None,
+            current=await self._readable(holder) if holder else None,
         )
+
+    async def _readable(self, id: str) -> Promotion | None:
+        """The promotion, unless it belongs to a newer version of the bot: one that we cannot read hides no other."""
+        try:
+            return await self.store.load(id)
+        except Newer:
+            return None
 
     async def _live(self, target: Target, source: Target | None) -> str:
         """The version that the environment before runs, live and healthy."""
@@ -361,7 +368,7 @@ class Promoter:
         return frozenset(each.id for each in found if each and each.phase is Phase.FAILED)
 
     async def _busy(self, target: Target, busy: TargetBusy) -> TargetBusy:
-        holder = await self.store.load(busy.holder)
+        holder = await self._readable(busy.holder)
         card = await self.store.card(busy.holder)
         who = f", asked for by {holder.requested_by.name}: {holder.told}" if holder else ""
         return TargetBusy(

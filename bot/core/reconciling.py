@@ -7,13 +7,14 @@ is only told: nobody may be overruled by a commit message.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.core.advance import Engine
 from bot.core.catalog import Repository, Target
-from bot.core.errors import Conflict, PromoteError, Refused, TargetBusy
+from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy
 from bot.core.ports import Card, Written
 from bot.core.promotion import ID, Phase, Promotion, PromotionId, Signer, rebuilt
 
@@ -53,8 +54,9 @@ class Reconciling:
                 continue
             is_last = target.name not in seen
             seen.add(target.name)
-            if sentence := await self._compare(written, target, is_last=is_last):
-                done.append(sentence)
+            with contextlib.suppress(Newer):  # a newer version of the bot compares that one
+                if sentence := await self._compare(written, target, is_last=is_last):
+                    done.append(sentence)
 
     def _target(self, written: Written, repository: Repository) -> Target | None:
         try:
@@ -101,8 +103,9 @@ class Reconciling:
         )
         store = self.engine.store
         # First the card: a worker that sees a promotion without one posts another.
-        await store.save_card(id, _card(written.trailer("Slack-Message"), target))
         try:
+            if (await store.card(id)).ts is None:
+                await store.save_card(id, _card(written.trailer("Slack-Message"), target))
             await store.create(promotion, delivery=None, holds=False)
         except (Conflict, TargetBusy):
             return ""  # somebody else was faster, or a later promotion is followed

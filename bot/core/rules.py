@@ -108,7 +108,7 @@ def _within(revision: str | None, case: Case) -> str:
 
 def _incomparable(facts: ApplicationFacts, case: Case) -> Verdict | None:
     """Argo CD cannot render: because of this commit, or because it cannot get at the repository."""
-    if not facts.errors or facts.sync not in ("Unknown", ""):
+    if not facts.is_incomparable:
         return None
     if case.has_lasted(Stage.COMPARING, CANNOT_COMPARE_FOR, facts):
         return failed(Outcome.CANNOT_RENDER, f"Argo CD cannot render it: {facts.errors[0]}")

@@ -50,6 +50,11 @@ local function owner(slot)
   end
   return owners[slot]
 end
+local function is_followed(slot) return string.sub(slot, 1, 12) == '{gp}:follow:' end
+-- What a newer version of the bot follows we cannot end, and it ends by itself when it sees ours.
+local function is_newer(id, change)
+  return tonumber(redis.call('HGET', '{gp}:p:' .. id, 'schema') or 0) > change.schema
+end
 local function move(slot, id) owners[slot], moved[slot] = id, true end
 for _, change in ipairs(changes) do
   for _, slot in ipairs(change.gives) do
@@ -59,7 +64,9 @@ end
 for _, change in ipairs(changes) do
   for _, slot in ipairs(change.takes) do
     local other = owner(slot)
-    if other and other ~= change.id then
+    if other and other ~= change.id and is_followed(slot) and is_newer(other, change) then
+      move(slot, change.id)
+    elseif other and other ~= change.id then
       return {slot == '{gp}:hold:' .. change.target and 'BUSY' or 'CONFLICT', other}
     elseif not other then
       move(slot, change.id)
@@ -72,7 +79,7 @@ for slot in pairs(moved) do
 end
 for _, change in ipairs(changes) do
   local id, at = change.id, score(now)
-  redis.call('HSET', '{gp}:p:' .. id, 'edition', change.edition, 'record', change.record)
+  redis.call('HSET', '{gp}:p:' .. id, 'edition', change.edition, 'schema', change.schema, 'record', change.record)
   redis.call('RPUSH', '{gp}:p:' .. id .. ':e', change.event)
   if change.from ~= change.to then
     redis.call('ZREM', '{gp}:ph:' .. change.from, id)
@@ -91,14 +98,34 @@ return {'OK', changes[1].id}
 """
 )
 
-# ARGV: how many at most, the lease (ms).
+# KEYS: what people have seen. ARGV: it as JSON, the edition that it follows. One without an edition is the first.
+SAVE_CARD = """
+local found = redis.call('GET', KEYS[1])
+if found == ARGV[1] then return 'OK' end
+local is_read, card = pcall(cjson.decode, found or '{}')
+if (is_read and card.edition or 0) ~= tonumber(ARGV[2]) then return 'CONFLICT' end
+redis.call('SET', KEYS[1], ARGV[1])
+return 'OK'
+"""
+
+# ARGV: how many at most, the lease (ms), the schema. A newer version's records are passed over, a thousand at the most.
 CLAIM = (
     NOW
     + """
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', score(now), 'LIMIT', 0, ARGV[1])
-for _, id in ipairs(ids) do
-  redis.call('ZADD', KEYS[1], score(now + ARGV[2]), id)
-  redis.call('HSET', '{gp}:leases', id, score(now + ARGV[2]))
+local limit, ids, passed = tonumber(ARGV[1]), {}, 0
+while #ids < limit and passed < 1000 do
+  local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', score(now), 'LIMIT', passed, limit)
+  if #due == 0 then break end
+  for _, id in ipairs(due) do
+    local schema = redis.call('HGET', '{gp}:p:' .. id, 'schema')
+    if #ids == limit or schema and tonumber(schema) > tonumber(ARGV[3]) then
+      passed = passed + 1
+    else
+      redis.call('ZADD', KEYS[1], score(now + ARGV[2]), id)
+      redis.call('HSET', '{gp}:leases', id, score(now + ARGV[2]))
+      ids[#ids + 1] = id
+    end
+  end
 end
 return ids
 """

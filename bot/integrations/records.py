@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from bot.core.errors import Unavailable
+from bot.core.errors import Newer, Unavailable
 from bot.core.ports import Card
 from bot.core.promotion import SCHEMA, Event, Promotion
 from bot.core.rollout import Look
@@ -29,16 +29,17 @@ _FIELDS = [field.name for field in fields(Event)]
 
 
 def record(promotion: Promotion) -> str:
-    """The promotion as JSON."""
-    return _PROMOTION.dump_json(promotion, exclude_none=True).decode()
+    """The promotion as JSON, of this version's schema, whoever began it."""
+    ours = replace(promotion, schema=SCHEMA)
+    return _PROMOTION.dump_json(ours, exclude_none=True).decode()
 
 
 def promotion(id: str, text: str) -> Promotion:
-    """The record as a value; `Unavailable` where a newer version of the bot wrote it, or nobody can read it."""
+    """The record as a value; `Newer` where a newer version of the bot wrote it, `Unavailable` where nobody can read it."""
     try:
         found = json.loads(text)
         if found.get("schema", SCHEMA) > SCHEMA:
-            raise Unavailable(SYSTEM, f"{id} was written by a newer version of the bot and is left to it")
+            raise Newer(id)
         return _PROMOTION.validate_python(found)
     except (AttributeError, TypeError, ValueError) as error:
         raise Unavailable(SYSTEM, f"the record of {id} cannot be read") from error

@@ -20,7 +20,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bot.core.catalog import Target
-from bot.core.errors import Gone, Unavailable
+from bot.core.errors import Closed, Gone, Unavailable
 from bot.core.people import Person
 from bot.core.ports import Card
 from bot.core.promotion import Event, Promotion
@@ -37,17 +37,10 @@ CLOCKS_DIFFER = timedelta(minutes=5)
 LOOK_UP_WITHIN = 2.0
 """Seconds for a question about a person: a click has to be answered within three."""
 
-GONE = frozenset(
-    {
-        "message_not_found",
-        "cant_update_message",
-        "edit_window_closed",
-        "thread_not_found",
-        "channel_not_found",
-        "not_in_channel",
-        "is_archived",
-    }
-)
+GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"})
+"""The message is not there any more, or not ours to edit."""
+CLOSED = frozenset({"channel_not_found", "not_in_channel", "is_archived", "is_inactive"})
+"""The channel cannot be written to; `is_inactive` is what an edit in an archived one meets."""
 SCOPES = frozenset({"commands", "chat:write", "users:read", "users:read.email", "usergroups:read"})
 """Every scope that a call in this file or a surface of the manifest needs."""
 HISTORY_SCOPES = frozenset({"channels:history", "groups:history"})
@@ -282,9 +275,9 @@ def _sorted(error: SlackApiError) -> Exception:
     response = error.response
     data = response.data if isinstance(response.data, dict) else {}
     word = str(data.get("error") or response.status_code)
-    if word in GONE:
+    if word in GONE | CLOSED:
         log.warning("Slack message cannot be written", error=word)
-        return Gone(f"Slack says {word}")
+        return (Gone if word in GONE else Closed)(f"Slack says {word}")
     if word in ("user_not_found", "no_such_subteam", "subteam_disabled"):
         return _Unknown("Slack", f"it says {word}")
     if response.status_code == 429 or word == "ratelimited":

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from redis.typing import EncodableT
 from bot.core.catalog import Target
 from bot.core.errors import Conflict, TargetBusy, Unavailable
 from bot.core.ports import Card, Change
-from bot.core.promotion import Event, Phase, Promotion, PromotionId
+from bot.core.promotion import SCHEMA, Event, Phase, Promotion, PromotionId
 from bot.core.rollout import Look
 from bot.integrations import lua, records, scripts
 from bot.integrations.redis_address import Client, close, connect
@@ -112,9 +113,13 @@ class RedisStore:
         found: Any = await self._ask(lambda: self._client.get(f"{_key(id)}:card"))
         return records.read(Card, found)
 
-    async def save_card(self, id: str, card: Card) -> None:
-        """Remember what the people have seen; the last write wins."""
-        await self._ask(lambda: self._client.set(f"{_key(id)}:card", records.beside(card)), writes=True)
+    async def save_card(self, id: str, card: Card) -> Card:
+        """Remember what the people have seen, and return it as its next edition; `Conflict` where it is not that."""
+        after = replace(card, edition=card.edition + 1)
+        words = (records.beside(after), card.edition)
+        if await self._run(lua.SAVE_CARD, *words, keys=[f"{_key(id)}:card"]) != "OK":
+            raise Conflict(f"Somebody else has shown {id} since; nothing was saved.")
+        return after
 
     async def look(self, id: str) -> Look:
         """The last look at its rollout; empty where there was none, or none that can be read."""
@@ -126,8 +131,11 @@ class RedisStore:
         await self._ask(lambda: self._client.set(f"{_key(id)}:look", records.beside(look)), writes=True)
 
     async def claim(self, *, limit: int, lease: timedelta) -> tuple[PromotionId, ...]:
-        """Up to `limit` promotions that are due, longest first; each is due again after `lease`."""
-        ids = await self._run(lua.CLAIM, limit, _milliseconds(lease))
+        """Up to `limit` promotions that are due, longest first; each is due again after `lease`.
+
+        What a newer version of the bot has written is left to that one.
+        """
+        ids = await self._run(lua.CLAIM, limit, _milliseconds(lease), SCHEMA)
         return tuple(PromotionId(id) for id in ids)
 
     async def renew(self, ids: Sequence[str], *, lease: timedelta) -> None:
@@ -301,6 +309,7 @@ def _arguments(change: Change, *, holds: bool) -> dict[str, Any]:
     return {
         "id": after.id,
         "edition": after.edition,
+        "schema": SCHEMA,
         "record": records.record(after),
         "event": records.event(after.last),
         "from": before.phase if before else "",

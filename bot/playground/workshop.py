@@ -9,9 +9,10 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,7 +31,7 @@ READY_WITHIN = 30.0
 
 CONFIG = """\
 version: 1
-environments: [dev, stage, prod]
+environments: [{environments}]
 slack: {{channel: {channel}}}
 repositories:
   gitops: {{url: "{repository}", branch: main, allow_local: true}}
@@ -40,19 +41,11 @@ defaults:
   repository: gitops
   argocd: main
   keys: [image.tag]
-  values: values-{{env}}.yaml
+  values: "{values}"
   applications: ["{{app}}-{{env}}"]
 apps:
-  manual-app:
-    image: ghcr.io/acme/manual-app
-    banner: {{prod: Real users. Look twice.}}
-policies:
-  dev: {{rollout: &rollout {rollout}}}
-  stage: {{rollout: *rollout}}
-  prod:
-    rollout: *rollout
-    approvals: {{rules: [{{users: [{amy}, {ben}], min: 1}}], expires: {expires}}}
-"""
+{apps}policies:
+{policies}"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +58,61 @@ class Pace:
     lease_seconds: int = 15
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What stands in the workshop; the default is one app, whose promotions to prod Amy or Ben approve."""
+
+    apps: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"manual-app": ENVIRONMENTS})
+    """The environments of each app, in their order."""
+    values: str = "values-{env}.yaml"
+    """The values file of each, in a repository that holds it."""
+    approvals: Mapping[str, int] = field(default_factory=lambda: {"prod": 1})
+    """How many of the approvers must say yes, in the environments that ask for that."""
+    approvers: Sequence[str] = (AMY, BEN)
+
+    @property
+    def environments(self) -> list[str]:
+        """Every environment, once."""
+        return list(dict.fromkeys(each for environments in self.apps.values() for each in environments))
+
+    def values_file(self, app: str, environment: str) -> str:
+        """Where an app's values of an environment stand in the repository."""
+        return self.values.format(app=app, env=environment)
+
+
+class Child(Protocol):
+    """A process that was started here, as asyncio's own."""
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; minus the signal's number where a signal ended it, None while it runs."""
+        ...
+
+    def send_signal(self, signal: int, /) -> None:
+        """Send it a signal; raises `ProcessLookupError` where it has ended."""
+        ...
+
+    async def wait(self) -> int:
+        """Return its exit code when it has ended."""
+        ...
+
+
 class Workshop:
     """Starts everything in one folder of its own, and ends it; the bot can be killed and started again."""
 
-    def __init__(self, folder: Path, *, pace: Pace | None = None, socket_mode: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pace: Pace | None = None,
+        shape: Shape | None = None,
+        socket_mode: bool = False,
+    ) -> None:
         self.folder = folder
         self.pace = pace or Pace()
+        self.shape = shape or Shape()
         self.starts = 0
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Child | None = None
         self._bot_token = f"xoxb-simulated-{secrets.token_hex(8)}"
         self._app_token = f"xapp-simulated-{secrets.token_hex(8)}" if socket_mode else None
         self._signing_secret = secrets.token_hex(16)
@@ -88,32 +128,25 @@ class Workshop:
             timings=self.pace.timings,
             applications=[
                 SimulatedApplication(
-                    name=f"manual-app-{environment}",
+                    name=f"{app}-{environment}",
                     destination_namespace=environment,
-                    values_file=f"values-{environment}.yaml",
+                    values_file=self.shape.values_file(app, environment),
                     repo_url=self.repository.as_uri(),
+                    image_repository=_image(app),
                 )
-                for environment in ENVIRONMENTS
+                for app, environments in self.shape.apps.items()
+                for environment in environments
             ],
         )
         self._signing_key = _signing_key(folder / "signing-key")
-        self.port, self.operations_port = _free_port(), _free_port()
+        self.port, self.operations_port = free_port(), free_port()
         _populate(self.slack)
 
     async def start(self, *, with_bot: bool = True) -> None:
         """Start the world, then the bot, and wait until it is ready."""
         await self.slack.start()
         await self.argocd.start()
-        config = CONFIG.format(
-            channel=CHANNEL,
-            repository=self.repository.as_uri(),
-            argocd=self.argocd.url,
-            rollout=self.pace.rollout,
-            expires=self.pace.expires,
-            amy=AMY,
-            ben=BEN,
-        )
-        (self.folder / "promote.yaml").write_text(config, encoding="utf-8")
+        (self.folder / "promote.yaml").write_text(self._config(), encoding="utf-8")
         if not self._app_token:
             self.slack.events_url = f"http://127.0.0.1:{self.port}/slack/events"
         if with_bot:
@@ -144,12 +177,15 @@ class Workshop:
 
     async def start_bot(self) -> None:
         """Start the bot and wait until it is ready; raises `RuntimeError` with its last words otherwise."""
-        with self.log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bot", "serve", cwd=CODE, env=self.environment(), stdout=log, stderr=log
-            )
+        self._process = await self._spawn()
         self.starts += 1
         await self._until_ready()
+
+    async def _spawn(self) -> Child:
+        with self.log_path.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "bot", "serve", cwd=CODE, env=self.environment(), stdout=log, stderr=log
+            )
 
     async def end_bot(self, how: signal.Signals = signal.SIGKILL) -> int:
         """Send the bot a signal and wait for its end; returns its exit code."""
@@ -195,6 +231,31 @@ class Workshop:
             named["SLACK_APP_TOKEN"] = self._app_token
         return named
 
+    def _config(self) -> str:
+        """This world's `promote.yaml`."""
+        shape = self.shape
+        return CONFIG.format(
+            environments=", ".join(shape.environments),
+            channel=CHANNEL,
+            repository=self.repository.as_uri(),
+            argocd=self.argocd.url,
+            values=shape.values,
+            apps="".join(map(self._app, shape.apps)),
+            policies="".join(map(self._policy, shape.environments)),
+        )
+
+    def _app(self, app: str) -> str:
+        lines = [f"image: {_image(app)}", "banner: {prod: Real users. Look twice.}"]
+        if list(environments := self.shape.apps[app]) != self.shape.environments:
+            lines.append(f"environments: {{{', '.join(f'{each}: {{}}' for each in environments)}}}")
+        return "".join([f"  {app}:\n", *(f"    {line}\n" for line in lines)])
+
+    def _policy(self, environment: str) -> str:
+        needed = self.shape.approvals.get(environment)
+        rule = f"{{users: [{', '.join(self.shape.approvers)}], min: {needed}}}"
+        approvals = f", approvals: {{rules: [{rule}], expires: {self.pace.expires}}}" if needed else ""
+        return f"  {environment}: {{rollout: {self.pace.rollout}{approvals}}}\n"
+
     async def _until_ready(self) -> None:
         address = f"http://127.0.0.1:{self.operations_port}/readyz"
         with contextlib.suppress(TimeoutError):
@@ -207,6 +268,10 @@ class Workshop:
                     await asyncio.sleep(0.05)
         last_words = self.log_path.read_text(encoding="utf-8", errors="replace")[-2000:]
         raise RuntimeError(f"The bot did not become ready. Its last words:\n{last_words}")
+
+
+def _image(app: str) -> str:
+    return f"ghcr.io/acme/{app}"
 
 
 def _populate(slack: FakeSlack) -> None:
@@ -231,7 +296,7 @@ def _signing_key(path: Path) -> Path:
     return path
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that nobody listens on, below those that the system gives to outgoing connections by itself."""
     while True:
         port = 20_000 + secrets.randbelow(12_000)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bot.playground.argocd.application import Application
 from bot.playground.argocd.application_sets import ApplicationSet
@@ -106,9 +107,9 @@ class Controllers:
         self._hydrator.hydrate_now(application)
         return controlled
 
-    def change(self, application: Application, **fields: object) -> None:
+    def change(self, application: Application, **fields: Any) -> None:
         """Change fields of an application's spec; the controller notices that at once."""
-        application.spec = self._governed(replace(application.spec, **fields))  # type: ignore[arg-type]
+        application.spec = self._governed(replace(application.spec, **fields))
         application.touch()
         self.named(application.spec.instance).reconciler.request(Level.WITH_LATEST_FORCE_RESOLVE)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -229,7 +230,7 @@ class SimulatedArgoCD:
         self.streams.written(controlled.application, "ADDED")
         controlled.reconciler.poll()
 
-    def change(self, application: str, **fields: object) -> None:
+    def change(self, application: str, **fields: Any) -> None:
         """Change fields of an application: `project` moves it, `branch` lets it follow another branch."""
         self._controllers.change(self._named(application), **fields)
 

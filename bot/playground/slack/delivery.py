@@ -8,6 +8,7 @@ import hmac
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlencode
@@ -66,23 +67,31 @@ class Delivery:
         """How many Socket Mode connections are open."""
         return len(self._sockets)
 
-    async def send(self, kind: EnvelopeType, payload: Json, *, retry: bool = False) -> Answer:
-        """Deliver one payload and wait for the app's answer, three seconds at most."""
-        if self.events_url is not None:
-            return await self._send_http(kind, payload, retry=retry)
+    async def send(
+        self, kind: EnvelopeType, payload: Json, *, retry: bool = False, to: Sequence[str] = ()
+    ) -> Answer:
+        """Deliver one payload and wait for the app's answer, three seconds at most.
+
+        `to` are addresses over HTTP that get it at the same moment, instead of `events_url`, each as often as it
+        stands there; the answer is then the first useful one.
+        """
+        if addresses := to or ([self.events_url] if self.events_url else []):
+            sending = (self._send_http(kind, payload, retry=retry, url=each) for each in addresses)
+            answers = await asyncio.gather(*sending)
+            return next((answer for answer in answers if answer.error is None), answers[0])
         if self._sockets:
             return await self._send_envelope(kind, payload, retry=retry)
         return Answer(status=None, body="", error="dispatch_failed")
 
-    async def _send_http(self, kind: EnvelopeType, payload: Json, *, retry: bool) -> Answer:
-        if self._session is None or self.events_url is None:
+    async def _send_http(self, kind: EnvelopeType, payload: Json, *, retry: bool, url: str) -> Answer:
+        if self._session is None:
             return Answer(status=None, body="", error="dispatch_failed")
         body, content_type = _encoded(kind, payload)
         headers = {**self._signed(body), "Content-Type": content_type}
         if retry:
             headers |= {"X-Slack-Retry-Num": "1", "X-Slack-Retry-Reason": "http_timeout"}
         try:
-            async with self._session.post(self.events_url, data=body.encode(), headers=headers) as response:
+            async with self._session.post(url, data=body.encode(), headers=headers) as response:
                 text = await response.text()
         except TimeoutError:
             return Answer(status=None, body="", error="operation_timeout")

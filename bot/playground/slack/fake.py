@@ -6,7 +6,7 @@ through a base address; people act in it through the methods below; and it tells
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -231,14 +231,18 @@ class FakeSlack:
         command: str = "/promote",
         trigger_id: str | None = None,
         retry: bool = False,
+        to: Sequence[str] = (),
     ) -> Reply:
-        """Type a slash command; a trigger id that was sent before makes it the same command again."""
+        """Type a slash command; a trigger id that was sent before makes it the same command again.
+
+        `to` are the addresses of replicas of the app; each gets this one command, as often as it stands there.
+        """
         person, place = self._person(user), self._place(user, channel)
         if command not in self._commands:
             return self._told(user, channel, f"{command} is not a valid command.", error="invalid_command")
         trigger = self.grants.trigger(user, trigger_id)
         form = self._payloads.command(person, place, command, text, trigger)
-        answer = await self.delivery.send("slash_commands", form, retry=retry)
+        answer = await self.delivery.send("slash_commands", form, retry=retry, to=to)
         if answer.error is not None:
             complaint = f'{command} failed with the error "{answer.error}"'
             return self._told(user, channel, complaint, error=answer.error, answer=answer)
@@ -254,12 +258,14 @@ class FakeSlack:
         value: str | None = None,
         values: Mapping[str, str | None] | None = None,
         seen: Message | None = None,
+        to: Sequence[str] = (),
     ) -> Reply:
         """Press a button in a message, or choose an option by its value.
 
         Where several elements share the action id, `value` tells which one is meant. `values` is what stands in
         the message's other inputs. `seen` is the message as this person still saw it, for a press that races
-        with an edit.
+        with an edit. `to` are the addresses of replicas of the app; each gets this one click, as often as it stands
+        there.
         """
         person = self._person(user)
         message = self.workspace.find(channel, ts) or seen
@@ -272,7 +278,7 @@ class FakeSlack:
             raise NotPossibleError(f"Message {ts} has no {action_id}")
         state, _ = filled(blocks, values or {})
         payload = self._payloads.message_action(person, seen or message, action, state)
-        return self._pressed(await self.delivery.send("interactive", payload))
+        return self._pressed(await self.delivery.send("interactive", payload, to=to))
 
     async def click_in_view(
         self,
