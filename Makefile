@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: demo test bench chaos lint install lock clean
+.PHONY: demo test bench chaos guards lint install lock clean
 
 demo: $(VENV)/.runtime          ## the whole product on this machine, with a simulated Slack and Argo CD
 	@$(RUN) -m bot demo
@@ -15,8 +15,11 @@ test: $(VENV)/.dev              ## every test; needs no root
 bench: $(VENV)/.dev             ## how fast a commit is, against a bare git push; about five minutes
 	@PYTHONPATH=tests $(RUN) -m benchmarks
 
-chaos: $(VENV)/.dev             ## kill the bot at every boundary and check every promotion; about 25 minutes
-	@PYTHONPATH=tests $(RUN) -m chaos
+chaos: $(VENV)/.dev             ## kill the bot everywhere, alone and in a storm, and check every promotion; about 35 minutes
+	@$(RUN) -m chaos
+
+guards: $(VENV)/.dev            ## take each guard out of the code, and see that a test fails; about five minutes
+	@$(RUN) -m chaos.guards
 
 lint: $(VENV)/.dev              ## style, types, and the architecture's import contracts
 	@$(RUN) -m ruff check .

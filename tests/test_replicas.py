@@ -88,7 +88,9 @@ async def test_one_command_that_reaches_two_replicas_makes_one_promotion(told: T
     """Both replicas answer with the same id, and nothing is in anybody's way."""
     dana, id = TYPED.people["dana"], told.ids[TYPED]
     answer = f"`{id}`: asked for {TYPED.app} {VERSION} to prod. Its card is in <#{CHANNEL}>."
-    assert {each.text for each in told.world.slack.ephemerals(dana)} == {answer}
+    too_early = ":no_entry_sign: stage is not live and healthy: "  # she tries again when it is
+    answers = {each.text for each in told.world.slack.ephemerals(dana)}
+    assert {each for each in answers if not each.startswith(too_early)} == {answer}
     assert [each.promotion.id for each in told.after.kept.values() if each.promotion.app == TYPED.app] == [id]
 
 

@@ -312,7 +312,7 @@ async def test_a_record_of_a_newer_bot_is_left_to_it(store: RedisStore, raw: Red
     await saved(store, ours, holds=False)
     record = json.dumps({"id": theirs.id, "schema": 99, "edition": 2, "phase": "pondering"})
     await raw.hset(f"{{gp}}:p:{theirs.id}", mapping={"record": record, "edition": 2})
-    with pytest.raises(Unavailable, match="written by a newer version"):
+    with pytest.raises(Unavailable, match="belongs to a newer version"):
         await store.load(theirs.id)
     assert await store.history(DEV) == (ours,)
     with pytest.raises(Conflict):

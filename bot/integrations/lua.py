@@ -112,18 +112,18 @@ return 'OK'
 CLAIM = (
     NOW
     + """
-local limit, ids, passed = tonumber(ARGV[1]), {}, 0
+local limit, ids, passed, claimed = tonumber(ARGV[1]), {}, 0, {}
 while #ids < limit and passed < 1000 do
   local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', score(now), 'LIMIT', passed, limit)
   if #due == 0 then break end
   for _, id in ipairs(due) do
     local schema = redis.call('HGET', '{gp}:p:' .. id, 'schema')
-    if #ids == limit or schema and tonumber(schema) > tonumber(ARGV[3]) then
+    if #ids == limit or claimed[id] or schema and tonumber(schema) > tonumber(ARGV[3]) then
       passed = passed + 1
     else
       redis.call('ZADD', KEYS[1], score(now + ARGV[2]), id)
       redis.call('HSET', '{gp}:leases', id, score(now + ARGV[2]))
-      ids[#ids + 1] = id
+      ids[#ids + 1], claimed[id] = id, true
     end
   end
 end
