@@ -593,7 +593,7 @@ async def test_nobody_who_syncs_is_waited_for_a_day(tmp_path: Path, redis_url: s
         world.passes(3600)
         promotion = await world.rest(id)
     assert (promotion.phase, promotion.outcome) == (Phase.FAILED, Outcome.NOT_SYNCED)
-    assert "nobody waits for it any longer" in (promotion.ending or "")
+    assert "it has waited for 24 hours" in (promotion.ending or "")
 
 
 async def test_what_recovers_after_it_failed_is_told_once(world: World) -> None:
@@ -602,7 +602,7 @@ async def test_what_recovers_after_it_failed_is_told_once(world: World) -> None:
     world.argocd.degrade_next_rollout("manual-app-prod")
     while not (await world.find(id)).phase.is_final:
         after = await world.advance(id)
-        assert after
+        assert after is not None
         world.passes(after.total_seconds())
     world.argocd.recover("manual-app-prod")
     promotion = await world.rest(id)

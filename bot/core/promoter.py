@@ -135,7 +135,7 @@ class Promoter:
 
     async def roll_back_from(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
         """Take back this very promotion, as long as what it brought is still there."""
-        gone = await self.find(id)
+        gone, _, _ = await self._authorised(Action.ROLL_BACK, id, user)
         now = (await self.values.current(self.target_of(gone))).version
         if now != gone.version:
             raise Refused(
