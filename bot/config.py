@@ -13,7 +13,15 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bot.config_models import ApplicationModel, AppModel, Config, PolicyModel, RepositoryModel, TargetDefaults
+from bot.config_models import (
+    ApplicationModel,
+    AppModel,
+    ArgoCDModel,
+    Config,
+    PolicyModel,
+    RepositoryModel,
+    TargetDefaults,
+)
 from bot.core import catalog
 from bot.core.errors import PromoteError
 
@@ -67,6 +75,7 @@ def _misnamed(config: Config) -> Iterator[tuple[Place, str]]:
         yield from _references(config, place, settings)
     yield from _missing(config)
     yield from _shared(config)
+    yield from _repeated(config)
 
 
 def _shared(config: Config) -> Iterator[tuple[Place, str]]:
@@ -90,6 +99,26 @@ def _shared(config: Config) -> Iterator[tuple[Place, str]]:
                     yield (
                         ("apps", name),
                         f"apps.{name}: {environment} would write {key} of {path}, as {owner} does",
+                    )
+
+
+def _repeated(config: Config) -> Iterator[tuple[Place, str]]:
+    """An application that a target names twice, or that two environments of an app share: it can run one version."""
+    for name, app in config.apps.items():
+        owners: dict[str, str] = {}
+        for environment in _environments_of(config, app):
+            for each in _applications(config, name, app, environment):
+                owner = owners.setdefault(each.key, "")
+                owners[each.key] = environment
+                if owner:
+                    place = f"the application {each.name} of {each.server}"
+                    twice = f"names {place} twice"
+                    shared = (
+                        f"has {place}, as {owner} does; put {{env}} into its name, or name another one there"
+                    )
+                    yield (
+                        ("apps", name),
+                        f"apps.{name}: {environment} {twice if owner == environment else shared}",
                     )
 
 
@@ -121,7 +150,8 @@ def _references(config: Config, place: Place, settings: TargetDefaults) -> Itera
     yield from _unknown((*place, "argocd"), settings.argocd, servers, server)
     for number, entry in enumerate(settings.applications or ()):
         yield from _unknown((*place, "applications", number, "server"), entry.server, servers, server)
-        yield from _unfilled((*place, "applications", number), entry.name)
+        for text in (entry.name, entry.project, entry.namespace):
+            yield from _unfilled((*place, "applications", number), text or "")
     yield from _unfilled((*place, "values"), settings.values or "")
 
 
@@ -252,22 +282,18 @@ def _target(config: Config, name: str, app: AppModel, environment: str) -> catal
     def setting(key: str) -> Any:
         return _setting(config, app, environment, key)
 
-    def fill(text: str) -> str:
-        return _filled(text, name, environment)
-
     repository = config.repositories[setting("repository")]
-    server = setting("argocd")
     channel = setting("channel") or config.slack.channels.get(environment) or config.slack.channel
     return catalog.Target(
         app=name,
         environment=environment,
         repository=_repository(setting("repository"), repository),
-        path=fill(setting("values")),
+        path=_filled(setting("values"), name, environment),
         keys=tuple(setting("keys")),
         digests=tuple(setting("digests") or ()),
         edit_anchors=bool(setting("edit_anchors")),
         image=app.image,
-        applications=tuple(_application(config, entry, server, fill) for entry in setting("applications")),
+        applications=_applications(config, name, app, environment),
         channel=channel,
         policy=_policy(config, environment),
         rollout=_rollout(config, environment),
@@ -283,16 +309,27 @@ def _repository(name: str, model: RepositoryModel) -> catalog.Repository:
     return catalog.Repository(name=name, url=model.url, branch=model.branch, commit_url=model.commit_url)
 
 
-def _application(
-    config: Config, model: ApplicationModel, default_server: str, fill: Callable[[str], str]
-) -> catalog.Application:
-    server = model.server or default_server
-    place = config.argocd[server]
-    name, namespace = fill(model.name), model.namespace or place.namespace
-    page = f"{place.url.rstrip('/')}/applications/{f'{namespace}/' if namespace else ''}{name}"
-    return catalog.Application(
-        server=server, name=name, project=model.project or place.project, namespace=namespace, link=page
+def _applications(
+    config: Config, name: str, app: AppModel, environment: str
+) -> tuple[catalog.Application, ...]:
+    """The applications of a target, without those whose server nobody knows."""
+    entries = _setting(config, app, environment, "applications") or ()
+    default = _setting(config, app, environment, "argocd")
+    servers = [(entry.server or default, entry) for entry in entries]
+    return tuple(
+        _application(config.argocd[server], server, entry, lambda text: _filled(text, name, environment))
+        for server, entry in servers
+        if server in config.argocd
     )
+
+
+def _application(
+    place: ArgoCDModel, server: str, model: ApplicationModel, fill: Callable[[str], str]
+) -> catalog.Application:
+    name, project = fill(model.name), fill(model.project or place.project)
+    namespace = fill(model.namespace or place.namespace or "") or None
+    page = f"{place.url.rstrip('/')}/applications/{f'{namespace}/' if namespace else ''}{name}"
+    return catalog.Application(server=server, name=name, project=project, namespace=namespace, link=page)
 
 
 def _policy(config: Config, environment: str) -> catalog.Policy:
