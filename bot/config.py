@@ -71,6 +71,9 @@ def _misnamed(config: Config) -> Iterator[tuple[Place, str]]:
     """Every name that leads nowhere or cannot be used: where it stands, and what is wrong."""
     yield from _environments(config)
     yield from _taken(config)
+    for name, server in config.argocd.items():
+        for text in (server.project, server.namespace):
+            yield from _unfilled(("argocd", name), text or "")
     for place, settings in _settings(config):
         yield from _references(config, place, settings)
     yield from _missing(config)
@@ -108,18 +111,13 @@ def _repeated(config: Config) -> Iterator[tuple[Place, str]]:
         owners: dict[str, str] = {}
         for environment in _environments_of(config, app):
             for each in _applications(config, name, app, environment):
-                owner = owners.setdefault(each.key, "")
+                names = f"apps.{name}: {environment} names the application {each.name} of {each.server}"
+                owner = owners.get(each.key)
+                if owner == environment:
+                    yield ("apps", name), f"{names} twice"
+                elif owner:
+                    yield ("apps", name), f"{names}, as {owner} does; put {{env}} into its name"
                 owners[each.key] = environment
-                if owner:
-                    place = f"the application {each.name} of {each.server}"
-                    twice = f"names {place} twice"
-                    shared = (
-                        f"has {place}, as {owner} does; put {{env}} into its name, or name another one there"
-                    )
-                    yield (
-                        ("apps", name),
-                        f"apps.{name}: {environment} {twice if owner == environment else shared}",
-                    )
 
 
 def _environments(config: Config) -> Iterator[tuple[Place, str]]:

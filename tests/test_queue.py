@@ -58,6 +58,20 @@ async def test_what_a_crashed_worker_held_is_due_again_after_its_lease(
     assert await other.claim(limit=5, lease=LEASE) == (promotion.id,)
 
 
+async def test_whoever_was_slower_than_its_lease_ends_nobody_elses(
+    store: RedisStore, other: RedisStore, raw: Redis
+) -> None:
+    """Another worker has taken over: it alone says when the promotion is due again, and keeps its lease."""
+    promotion = await saved(store, new())
+    await store.claim(limit=5, lease=timedelta(0))
+    await other.claim(limit=5, lease=LEASE)
+    await store.rest(promotion.id, edition=1, after=None)
+    await store.renew([promotion.id], lease=timedelta(seconds=1))
+    assert 14 < await seconds_until_due(raw, promotion) <= 15
+    await other.rest(promotion.id, edition=1, after=None)
+    assert await due_in(raw, promotion) is None
+
+
 async def test_a_worker_renews_its_leases(store: RedisStore, raw: Redis) -> None:
     """Long work keeps its claim; what has left the due set is not brought back."""
     here, gone = new(DEV), new(DEV)

@@ -108,7 +108,7 @@ redis.call('SET', KEYS[1], ARGV[1])
 return 'OK'
 """
 
-# ARGV: how many at most, the lease (ms), the schema. A newer version's records are passed over, a thousand at the most.
+# ARGV: how many at most, the lease (ms), the schema, who asks. A newer version's records are passed over, a thousand at the most.
 CLAIM = (
     NOW
     + """
@@ -123,6 +123,7 @@ while #ids < limit and passed < 1000 do
     else
       redis.call('ZADD', KEYS[1], score(now + ARGV[2]), id)
       redis.call('HSET', '{gp}:leases', id, score(now + ARGV[2]))
+      redis.call('HSET', '{gp}:workers', id, ARGV[4])
       ids[#ids + 1], claimed[id] = id, true
     end
   end
@@ -131,12 +132,13 @@ return ids
 """
 )
 
-# ARGV: the lease (ms), then the ids. What was removed from the due set meanwhile stays removed.
+# ARGV: the lease (ms), who asks, then the ids. What was removed from the due set meanwhile stays removed, and what
+# somebody else has claimed meanwhile is left to that one.
 RENEW = (
     NOW
     + """
-for i = 2, #ARGV do
-  if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
+for i = 3, #ARGV do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) and redis.call('HGET', '{gp}:workers', ARGV[i]) == ARGV[2] then
     redis.call('ZADD', KEYS[1], score(now + ARGV[1]), ARGV[i])
     redis.call('HSET', '{gp}:leases', ARGV[i], score(now + ARGV[1]))
   end
@@ -144,11 +146,15 @@ end
 """
 )
 
-# ARGV: id, the edition that was worked on, the delay (ms) or '' for never.
+# ARGV: id, the edition that was worked on, the delay (ms) or '' for never, who asks.
+# Whoever was slower than its lease does not end that of the one who works on it now.
 REST = (
     NOW
     + """
+local worker, lease = redis.call('HGET', '{gp}:workers', ARGV[1]), redis.call('HGET', '{gp}:leases', ARGV[1])
+if worker and worker ~= ARGV[4] and lease and tonumber(lease) > now then return end
 redis.call('HDEL', '{gp}:leases', ARGV[1])
+redis.call('HDEL', '{gp}:workers', ARGV[1])
 local woken = redis.call('HDEL', '{gp}:woken', ARGV[1]) == 1
 local edition = redis.call('HGET', '{gp}:p:' .. ARGV[1], 'edition')
 if edition and (woken or edition ~= ARGV[2]) then

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -53,6 +54,7 @@ class RedisStore:
         self._client = client
         self._wait_replicas = wait_replicas
         self._allow_plain = allow_plain
+        self._me = secrets.token_hex(8)
         self._wakes: PubSub | None = None
         self._listening = asyncio.Lock()
 
@@ -135,16 +137,20 @@ class RedisStore:
 
         What a newer version of the bot has written is left to that one.
         """
-        ids = await self._run(lua.CLAIM, limit, _milliseconds(lease), SCHEMA)
+        ids = await self._run(lua.CLAIM, limit, _milliseconds(lease), SCHEMA, self._me)
         return tuple(PromotionId(id) for id in ids)
 
     async def renew(self, ids: Sequence[str], *, lease: timedelta) -> None:
-        """Put off the next look at these for another `lease`."""
-        await self._run(lua.RENEW, _milliseconds(lease), *ids)
+        """Put off the next look at these for another `lease`, where nobody else has claimed them meanwhile."""
+        await self._run(lua.RENEW, _milliseconds(lease), self._me, *ids)
 
     async def rest(self, id: str, *, edition: int, after: timedelta | None) -> None:
-        """Look again `after` this long; None: never. At once, where the record has moved on from `edition`."""
-        await self._run(lua.REST, id, edition, "" if after is None else _milliseconds(after))
+        """Look again `after` this long; None: never. At once, where the record has moved on from `edition`.
+
+        Nothing happens where somebody else has claimed it meanwhile: that one rests.
+        """
+        pause = "" if after is None else _milliseconds(after)
+        await self._run(lua.REST, id, edition, pause, self._me)
 
     async def wake(self, id: str) -> None:
         """Make it due now, where it exists; what a worker holds is due when that worker rests."""
