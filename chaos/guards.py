@@ -175,8 +175,8 @@ GUARDS: tuple[Guard, ...] = (
         "renew: brings nothing back",
         "I7",
         LUA,
-        "if redis.call('ZSCORE', KEYS[1], ARGV[i]) then",
-        "if true then",
+        "if redis.call('ZSCORE', KEYS[1], ARGV[i]) and",
+        "if true and",
         I7_RENEW,
     ),
     Guard(
