@@ -15,6 +15,8 @@ ID = re.compile(r"P-[0-9A-HJKMNP-TV-Z]{10}", re.IGNORECASE | re.ASCII)
 INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff]")
 QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
 BECAUSE = re.compile(r"\s+because(?:\s+|$)", re.IGNORECASE)
+NEARLY = 0.75
+"""How alike a word and a verb are where the verb may be meant, by difflib's measure: “revert” is no “reject”."""
 USAGE = "Type /promote <app> [version] [to] <environment> [because …], or /promote help."
 
 
@@ -74,10 +76,10 @@ def _about_one(name: str, words: list[str]) -> Verb:
 
 def _rollback(text: str) -> Rollback:
     head, reason = _reason(text)
-    words = [_word(word) for word in head.split()[1:]]
+    words = _words(head)[1:]
     if len(words) == 4 and words[2].lower() == "to":
         del words[2]
-    if len(words) not in (2, 3):
+    if len(words) not in (2, 3) or "to" in map(str.lower, words):
         raise Refused("Type /promote rollback <app> <environment> [to <version>] [because …].")
     return Rollback(
         app=words[0], environment=words[1], version=words[2] if len(words) == 3 else None, reason=reason
@@ -86,7 +88,7 @@ def _rollback(text: str) -> Rollback:
 
 def _request(text: str) -> Request:
     head, reason = _reason(text)
-    words = [word for word in map(_word, head.split()) if word.strip("-")] or [head]
+    words = _words(head) or [head]
     if len(words) > 1 and words[1].upper().startswith("P-"):
         raise Refused(f"I do not understand “{words[0]}”.{nearest(words[0].lower(), ABOUT_ONE)}")
     if len(words) >= 2 and words[-2].lower() == "to":
@@ -96,6 +98,8 @@ def _request(text: str) -> Request:
     if len(words) == 3:
         return Request(app=words[0], version=words[1], environment=words[2], reason=reason)
     if len(words) > 3:
+        if verb := meant(*words[:2]):
+            raise Refused(f"I do not understand “{words[0]}”. Did you mean “{verb}”? Type /promote help.")
         raise Refused(
             f"I do not understand “{words[3]}”: a version has no spaces, and a reason begins with because. {USAGE}"
         )
@@ -104,6 +108,18 @@ def _request(text: str) -> Request:
     if difflib.get_close_matches(words[0].lower(), VERBS, n=1):
         raise Refused(f"I do not understand “{words[0]}” alone.{nearest(words[0].lower(), VERBS)} {USAGE}")
     raise Refused(f"To which environment? Type /promote {words[0]} <environment>, or /promote help.")
+
+
+def meant(*words: str) -> str | None:
+    """The verb that the first word, or all of them together, nearly is: `rolback`, `roll back`."""
+    spellings = (words[0].lower(), "".join(words).lower())
+    matches = (difflib.get_close_matches(each, VERBS, n=1, cutoff=NEARLY) for each in spellings)
+    return next((match[0] for match in matches if match), None)
+
+
+def _words(head: str) -> list[str]:
+    """The words before the reason, without a dash that stands alone."""
+    return [word for word in map(_word, head.split()) if word.strip("-")]
 
 
 def _word(word: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from bot.core import gates, people, rollback
 from bot.core import promotion as promotions
 from bot.core.catalog import UNKNOWN, Application, Catalog, Image, Target, checked_version
-from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy
+from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy, Unavailable
 from bot.core.people import Action, Person
 from bot.core.ports import Card, Change, Clock, Cluster, Directory, Store, ValuesRepository
 from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
@@ -60,10 +60,10 @@ class Promoter:
         delivery: str | None = None,
     ) -> Promotion:
         """Ask that a target run a version; without one, the version that is live in the environment before."""
+        person = await self.member(user)
         target = self.catalog.target(app, environment)
         if version is not None:
             checked_version(version)
-        person = await self.member(user)
         self._require_somebody(target, person)
         source = self.catalog.before(target)
         pinned = version or await self._live(target, source)
@@ -102,18 +102,18 @@ class Promoter:
 
         It needs the environment's ordinary approval, and takes the place of a request that nobody has written yet.
         """
+        person = await self.member(user)
         target = self.catalog.target(app, environment)
         if version is not None:
             checked_version(version)
-        person = await self.member(user)
         self._require_somebody(target, person)
         written = await self.values.written(target.repository, limit=MOST_COMMITS)
-        stack, now = rollback.deployed(written, target), await self.values.current(target)
+        stood, stack = rollback.history(written, target), rollback.deployed(written, target)
         if version is None:
-            bad = await self._failed(stack)
+            now, bad = await self.values.current(target), await self._failed(stack)
             wanted = rollback.before(stack, now=now, bad=bad, target=target)
         else:
-            wanted = rollback.wanted(stack, version, target)
+            wanted = rollback.wanted(stood, version, target)
         plan = await self.values.plan(target, wanted.image.version, digest=wanted.image.digest)
         if plan.is_done:
             raise Refused(f"{environment} already runs {wanted.image.version}; nothing to roll back.")
@@ -212,7 +212,7 @@ class Promoter:
             for each in target.applications
             if (progress := look.of(each)) and progress.stage is Stage.UNSYNCED
         ]
-        if not waiting:
+        if promotion.phase is not Phase.COMMITTED or not waiting:
             raise Refused(
                 f"No application of {promotion.id} waits for somebody to sync it: {promotion.told}."
             )
@@ -221,8 +221,16 @@ class Promoter:
         now = self.clock.now()
         asked = await self._change(promotion, lambda current: current.ask_to_sync(by=user, at=now))
         for each in waiting:
-            await self.cluster.sync(each, revision=promotion.revision, promotion=promotion.id)
+            await self._begin_to_sync(each, asked)
         return asked
+
+    async def _begin_to_sync(self, application: Application, asked: Promotion) -> None:
+        try:
+            await self.cluster.sync(application, revision=asked.revision, promotion=asked.id)
+        except Unavailable as away:  # that somebody asked for it is recorded already
+            raise Unavailable(
+                away.system, away.detail, retry_after=away.retry_after, maybe_done=True
+            ) from away
 
     async def require_may(self, action: Action, id: str, *, user: str) -> Promotion:
         """The promotion, where this person may do that now: asked before a modal opens."""
@@ -362,10 +370,12 @@ class Promoter:
         return Change(before=held, after=held.supersede(at=promotion.requested_at, why=why))
 
     async def _failed(self, stack: Sequence[rollback.Deployed]) -> frozenset[str]:
-        """Of the newest promotions that brought these, those that are known to have failed."""
+        """Of the newest promotions that brought these, those that are known to have failed, and stayed so."""
         newest = [each.promotion for each in stack if each.promotion][-MOST_ASKED:]
-        found = await asyncio.gather(*(self.store.load(id) for id in newest))
-        return frozenset(each.id for each in found if each and each.phase is Phase.FAILED)
+        found = await asyncio.gather(*(self._readable(id) for id in newest))
+        failed = [each.id for each in found if each and each.phase is Phase.FAILED]
+        looks = await asyncio.gather(*(self.store.look(id) for id in failed))
+        return frozenset(id for id, look in zip(failed, looks, strict=True) if not look.recovered)
 
     async def _busy(self, target: Target, busy: TargetBusy) -> TargetBusy:
         holder = await self._readable(busy.holder)

@@ -27,15 +27,31 @@ def deployed(written: Iterable[Written], target: Target) -> tuple[Deployed, ...]
     that it brought back; so two rollbacks in a row go back two versions, and not to and fro.
     """
     stack: list[Deployed] = []
-    for commit in reversed([each for each in written if _is_of(each, target)]):
-        new, old = commit.trailer("New-Version"), commit.trailer("Old-Version")
-        if not stack or stack[-1].image.version != old:
-            stack.append(Deployed(image=Image(version=old)))  # somebody else wrote that one
-        if commit.trailer("Rollback-Of") and (place := _place(stack, new)) is not None:
+    for commit in _oldest_first(written, target):
+        _find(stack, commit)
+        place = _place(stack, commit.trailer("New-Version")) if commit.trailer("Rollback-Of") else None
+        if place is not None:
             del stack[place + 1 :]
         else:
-            stack.append(Deployed(image=_image(commit), promotion=commit.trailer("Promotion-Id") or None))
+            stack.append(_brought(commit))
     return tuple(stack)
+
+
+def history(written: Iterable[Written], target: Target) -> tuple[Deployed, ...]:
+    """Everything that ever stood in the target, oldest first, what was rolled back as well.
+
+    Raises `Refused` where none of our commits tells of it.
+    """
+    stood: list[Deployed] = []
+    for commit in _oldest_first(written, target):
+        _find(stood, commit)
+        stood.append(_brought(commit))
+    if not stood:
+        raise Refused(
+            f"None of my commits brought anything to {target.app} in {target.environment}, so I know of nothing to "
+            f"go back to. Promote the version that you want: /promote {target.app} <version> {target.environment}"
+        )
+    return tuple(stood)
 
 
 def before(stack: Sequence[Deployed], *, now: Image, bad: Iterable[str], target: Target) -> Deployed:
@@ -50,12 +66,12 @@ def before(stack: Sequence[Deployed], *, now: Image, bad: Iterable[str], target:
     )
 
 
-def wanted(stack: Sequence[Deployed], version: str, target: Target) -> Deployed:
+def wanted(stood: Sequence[Deployed], version: str, target: Target) -> Deployed:
     """The version that somebody names, if the target has had it; raises `Refused` with those that it has had."""
-    for each in reversed(stack):
+    for each in reversed(stood):
         if each.image.version == version:
             return each
-    had = list(dict.fromkeys(each.image.version for each in reversed(stack)))
+    had = list(dict.fromkeys(each.image.version for each in reversed(stood)))
     known = f" It had {', '.join(had[:MOST_NAMED])}." if had else ""
     raise Refused(
         f"{target.app} never had {version} in {target.environment}, as far as my commits tell, so that is no "
@@ -63,8 +79,22 @@ def wanted(stack: Sequence[Deployed], version: str, target: Target) -> Deployed:
     )
 
 
-def _is_of(commit: Written, target: Target) -> bool:
-    return (commit.trailer("App"), commit.trailer("Environment")) == (target.app, target.environment)
+def _oldest_first(written: Iterable[Written], target: Target) -> list[Written]:
+    """The commits of this target alone."""
+    name = (target.app, target.environment)
+    ours = [each for each in written if (each.trailer("App"), each.trailer("Environment")) == name]
+    return ours[::-1]
+
+
+def _find(stood: list[Deployed], commit: Written) -> None:
+    """Add what the commit found there, where somebody else wrote that."""
+    old = commit.trailer("Old-Version")
+    if not stood or stood[-1].image.version != old:
+        stood.append(Deployed(image=Image(version=old)))
+
+
+def _brought(commit: Written) -> Deployed:
+    return Deployed(image=_image(commit), promotion=commit.trailer("Promotion-Id") or None)
 
 
 def _image(commit: Written) -> Image:
