@@ -103,6 +103,8 @@ class Lives(RuleBasedStateMachine):
         self.followed: dict[str, str] = {}
         self.due: dict[str, str] = {}
         self.leased: set[str] = set()
+        self.workers: dict[str, int] = {}
+        """Who claimed it last, and has not put it to rest."""
         self.old: set[str] = set()
         self.touched: set[str] = set()
 
@@ -278,22 +280,28 @@ class Lives(RuleBasedStateMachine):
         claimed = self.run(store.claim(limit=3, lease=lease))
         assert len(claimed) == len(set(claimed)) == min(3, len(waiting))
         assert set(claimed) <= waiting
+        self.workers |= dict.fromkeys(claimed, client)
         if lease == AT_ONCE:
             self.leased -= set(claimed)
             return
         self.lease(*claimed)
         if claimed:
-            self.rest(store, claimed[which % len(claimed)], stale=stale, after=after)
+            self.rest(client, claimed[which % len(claimed)], stale=stale, after=after)
 
     def lease(self, *ids: str) -> None:
         """Somebody has these for an hour."""
         self.leased |= set(ids)
         self.due |= dict.fromkeys(ids, LATER)
 
-    def rest(self, store: RedisStore, id: str, *, stale: bool, after: timedelta) -> None:
+    def rest(self, client: int, id: str, *, stale: bool, after: timedelta) -> None:
+        """Put to rest by whoever has it; by anybody else only where nobody has it any more."""
         latest = self.lives[id][-1]
         never = latest.phase.is_final
-        self.run(store.rest(id, edition=latest.edition - stale, after=None if never else after))
+        pause = None if never else after
+        self.run(self.stores[client].rest(id, edition=latest.edition - stale, after=pause))
+        if id in self.leased and self.workers[id] != client:
+            return
+        self.workers.pop(id, None)
         self.leased.discard(id)
         self.due[id] = NOW if stale or after == AT_ONCE else LATER
         if never and not stale:
@@ -304,15 +312,15 @@ class Lives(RuleBasedStateMachine):
     def end_work(self, client: int, which: int, after: timedelta, *, stale: bool) -> None:
         """What was claimed some steps ago, and may have changed since, comes to its rest."""
         working = [id for id in self.lives if id in self.leased]
-        self.rest(self.stores[client], working[which % len(working)], stale=stale, after=after)
+        self.rest(client, working[which % len(working)], stale=stale, after=after)
 
     @precondition(lambda self: self.lives)
     @rule(client=CLIENTS, which=WHICH)
     def renew(self, client: int, which: int) -> None:
-        """A worker puts off what it works on; what has left the due set meanwhile stays out of it."""
+        """A worker puts off what it works on, and nothing else."""
         id = list(self.lives)[which % len(self.lives)]
         self.run(self.stores[client].renew([id], lease=HOUR))
-        if id in self.due:
+        if self.workers.get(id) == client:
             self.lease(id)
 
     @precondition(lambda self: self.lives)

@@ -132,13 +132,13 @@ return ids
 """
 )
 
-# ARGV: the lease (ms), who asks, then the ids. What was removed from the due set meanwhile stays removed, and what
-# somebody else has claimed meanwhile is left to that one.
+# ARGV: the lease (ms), who asks, then the ids. What was put to rest meanwhile stays so, and what somebody else has
+# claimed meanwhile is left to that one.
 RENEW = (
     NOW
     + """
 for i = 3, #ARGV do
-  if redis.call('ZSCORE', KEYS[1], ARGV[i]) and redis.call('HGET', '{gp}:workers', ARGV[i]) == ARGV[2] then
+  if redis.call('HGET', '{gp}:workers', ARGV[i]) == ARGV[2] then
     redis.call('ZADD', KEYS[1], score(now + ARGV[1]), ARGV[i])
     redis.call('HSET', '{gp}:leases', ARGV[i], score(now + ARGV[1]))
   end
