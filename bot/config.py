@@ -346,10 +346,12 @@ def _policy(config: Config, environment: str) -> catalog.Policy:
 
 
 def _rollout(config: Config, environment: str) -> catalog.RolloutPolicy:
-    rollout = config.policies.get(environment, PolicyModel()).rollout
+    policy = config.policies.get(environment, PolicyModel())
+    rollout = policy.rollout
     return catalog.RolloutPolicy(
         timeout=rollout.timeout,
         stable_for=rollout.stable_for,
         degraded_grace=rollout.degraded_grace,
         pick_up_within=rollout.pick_up_within,
+        sends_logs=policy.approvals is None if rollout.logs is None else rollout.logs,
     )

@@ -268,6 +268,11 @@ class RolloutModel(Strict):
     pick_up_within: Duration = Field(
         default=timedelta(minutes=10), description="How long Argo CD may not notice"
     )
+    logs: bool | None = Field(
+        default=None,
+        description="Send requester and approvers the last lines of a pod that fails; unless said, only where nobody "
+        "has to approve",
+    )
 
 
 def _never_blank(value: Any) -> Any:

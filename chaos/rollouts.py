@@ -18,29 +18,25 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from itertools import batched
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bot.core.catalog import Application, Image, Policy, Repository, RolloutPolicy, Target
-from bot.core.errors import Unavailable
+from bot.core.errors import Conflict, Unavailable
 from bot.core.following import Following
 from bot.core.outcome import Outcome
 from bot.core.ports import Change
-from bot.core.progress import Look, Stage
+from bot.core.progress import Look
 from bot.core.promotion import Phase, Promotion, PromotionId, Signer, rebuilt
 from bot.core.rollout import OVERTIME, PEOPLE_TAKE, Relation
 from bot.integrations.argocd import ArgoCD, Server
 from bot.playground import repository as sample
 from bot.playground.argocd.pods import CRASHING, NO_IMAGE
 from bot.playground.argocd.server import SimulatedApplication, SimulatedArgoCD, SyncWindow, Timings
-from bot.playground.argocd.specs import revisions_in
 from bot.playground.argocd.workloads import workloads_of
 from chaos.report import Part
 
@@ -225,7 +221,11 @@ class History:
         who = {
             f"GIT_{role}_{part}": value
             for role in ("AUTHOR", "COMMITTER")
-            for part, value in (("NAME", "Sam Okafor"), ("EMAIL", "sam@acme.example"), ("DATE", "1000000 +0000"))
+            for part, value in (
+                ("NAME", "Sam Okafor"),
+                ("EMAIL", "sam@acme.example"),
+                ("DATE", "1790000000 +0000"),
+            )
         }
         done = subprocess.run(
             ["git", f"--git-dir={self.repository}", *arguments],
@@ -253,22 +253,20 @@ class Looks:
         self.kept = Look()
         self.dies = False
 
-    async def look(self, id: str) -> Look:
+    async def look(self, _id: str) -> Look:
         """The last look that was saved."""
-        assert id == self.promotion.id
         return self.kept
 
-    async def save_look(self, id: str, look: Look) -> None:
+    async def save_look(self, _id: str, look: Look) -> None:
         """Keep a look, unless the bot dies before."""
-        assert id == self.promotion.id
         self._die()
         self.kept = look
 
     async def save(self, changes: Sequence[Change], *, holds: bool) -> None:
         """Keep the end, unless the bot dies before."""
         [change] = changes
-        assert not holds
-        assert change.before == self.promotion
+        if holds or change.before != self.promotion:
+            raise Conflict(self.promotion.id)
         self._die()
         self.promotion = change.after
 
@@ -476,11 +474,13 @@ class Rollout:
         self.away = timedelta(0)
         self.looks_taken = 0
         self.moments: list[Moment] = []
-        self.is_watched = False
+        self.looks: Looks | None = None
+        self.forced_off: Commit | None = None
+        self.ours = ""
         self._left = list(schedule.happenings)
-        self._before = history.made(history.root, "hooks") if schedule.has_hooks else history.root
+        self.before = history.made(history.root, "hooks") if schedule.has_hooks else history.root
         history.is_down = False
-        history.point(self._before)
+        history.point(self.before)
         self.argo = SimulatedArgoCD(
             repository=history.repository,
             token=TOKEN,
@@ -489,6 +489,7 @@ class Rollout:
             now=self.time.told,
         )
         self.argo.lossy_refresh = schedule.lossy
+        self.argo.access.grant("applications, get, default/*")
 
     async def run(self) -> Ended:
         """Push, follow to the end, and watch what failed for a while."""
@@ -503,7 +504,8 @@ class Rollout:
     async def _run(self) -> Ended:
         self.passes(-min([0.0, *(each.at for each in self._left)]), since=PUSHED_AT)
         self.pushed_at = self.time.at
-        ours = self.history.made(self.history.head, OURS)
+        self.before = self.history.head
+        ours = self.history.made(self.before, OURS)
         self.ours = ours.revision
         self.looks = Looks(_promotion(self.target, self.ours, self.time.now()))
         if self.schedule.seed % 4:
@@ -597,9 +599,16 @@ class Rollout:
         while self._left and (at := pushed_at + timedelta(seconds=self._left[0].at)) <= until:
             self._move(max(at, self.time.at))
             happening = self._left.pop(0)
-            HAPPENINGS[happening.what](self)
+            self._let(happening.what)
             self._note()
         self._move(until)
+
+    def _let(self, what: str) -> None:
+        """Let one thing happen."""
+        if what in OUTSIDE:
+            OUTSIDE[what](self)
+        elif self.found:
+            INSIDE[what](self)
 
     def _move(self, at: datetime) -> None:
         self.time.at = at
@@ -653,7 +662,9 @@ class Rollout:
         """What is not true of an end that is said now; empty where it is."""
         if outcome is None:
             return "an end without a name"
-        return "" if TRUE[outcome](self) else f"“{outcome}” is not true: {self.looks.promotion.ending}; {self}"
+        return (
+            "" if TRUE[outcome](self) else f"“{outcome}” is not true: {self.looks.promotion.ending}; {self}"
+        )
 
     def __str__(self) -> str:
         if not self.found:
@@ -763,11 +774,267 @@ def _changed(change: str) -> Callable[[Rollout], None]:
 
 
 def _forced_off(rollout: Rollout) -> None:
-    """Somebody takes our commit, and what came after it, off the branch."""
-    rollout.forced = rollout.history.head
-    commit = rollout.history.head
-    while commit.parent and (commit.version == OURS or rollout_has_ours(rollout, commit)):
-        commit = commit.parent
-    rollout.history.point(commit)
+    """Somebody takes our commit off the branch, with all that came after it."""
+    if rollout.history.head.contains(rollout.ours):
+        rollout.forced_off = rollout.history.head
+        rollout.history.point(rollout.history.made(rollout.before, "notes"))
 
 
+def _forced_back(rollout: Rollout) -> None:
+    if rollout.forced_off:
+        rollout.history.point(rollout.forced_off)
+
+
+def _argo(**states: Any) -> Callable[[Rollout], None]:
+    """Argo CD as a whole is in another state from now on."""
+
+    def switch(rollout: Rollout) -> None:
+        for name, state in states.items():
+            setattr(rollout.argo, name, state)
+
+    return switch
+
+
+def _git(*, is_down: bool) -> Callable[[Rollout], None]:
+    def switch(rollout: Rollout) -> None:
+        rollout.history.is_down = is_down
+
+    return switch
+
+
+def _window(*windows: SyncWindow) -> Callable[[Rollout], None]:
+    def switch(rollout: Rollout) -> None:
+        rollout.argo.windows["default"] = list(windows)
+
+    return switch
+
+
+def _spec(**fields: Any) -> Callable[[Rollout], None]:
+    return lambda rollout: rollout.argo.change(NAME, **fields)
+
+
+def _compares_badly(kind: str, revision: str = "") -> Callable[[Rollout], None]:
+    def switch(rollout: Rollout) -> None:
+        rollout.trouble = kind
+        rollout.argo.break_comparisons(NAME, "rpc error: helm template failed", kind=kind, revision=revision)
+
+    return switch
+
+
+def _compares(rollout: Rollout) -> None:
+    rollout.trouble = ""
+    rollout.argo.mend_comparisons(NAME)
+
+
+def _sync(**wanted: Any) -> Callable[[Rollout], None]:
+    """Somebody presses Sync, which Argo CD refuses while another one runs or a window forbids it."""
+
+    def press(rollout: Rollout) -> None:
+        is_open = rollout.argo.world.can_sync(rollout.found.spec, manual=True)
+        if is_open and not rollout.found.is_syncing and not rollout.found.deleted_at:
+            rollout.argo.sync(NAME, **wanted)
+
+    return press
+
+
+def _old_sync(rollout: Rollout) -> None:
+    _sync(revision=rollout.before.revision, prune=True)(rollout)
+
+
+def _terminate(rollout: Rollout) -> None:
+    if rollout.found.is_syncing and rollout.found.operation_state is not None:
+        rollout.argo.terminate(NAME)
+
+
+def _lose(rollout: Rollout) -> None:
+    if rollout.found.is_syncing and rollout.found.operation_state is not None:
+        rollout.argo.lose_operation(NAME)
+
+
+def _orphan(rollout: Rollout) -> None:
+    if not rollout.found.is_syncing:
+        rollout.argo.orphan_operation(NAME, rollout.history.head.revision)
+
+
+def _dies(rollout: Rollout) -> None:
+    if rollout.looks:
+        rollout.looks.dies = True
+
+
+OUTSIDE: Mapping[str, Callable[[Rollout], None]] = {
+    **{change: _changed(change) for change in CHANGES if change != "hooks"},
+    "forced off": _forced_off,
+    "forced back": _forced_back,
+    "argo down": _argo(down=True),
+    "argo up": _argo(down=False),
+    "git down": _git(is_down=True),
+    "git up": _git(is_down=False),
+    "token expired": _argo(token_expired=True),
+    "token back": _argo(token_expired=False),
+    "right revoked": _argo(forbidden={NAME}),
+    "right granted": _argo(forbidden=set()),
+    "deaf": _argo(deaf=True),
+    "hears": _argo(deaf=False),
+    "window closed": _window(CLOSED),
+    "window closed to robots": _window(CLOSED_TO_ROBOTS),
+    "window open": _window(),
+    "kill": _dies,
+}
+"""What happens beside the application."""
+INSIDE: Mapping[str, Callable[[Rollout], None]] = {
+    "sync by hand": _spec(automated=False),
+    "sync by itself": _spec(automated=True),
+    "other branch": _spec(branch="release"),
+    "compare error": _compares_badly("ComparisonError"),
+    "compare error with a branch": _compares_badly("ComparisonError", "main"),
+    "invalid spec": _compares_badly("InvalidSpecError"),
+    "status not written": _compares_badly("UnknownError"),
+    "compares": _compares,
+    "crash": lambda rollout: rollout.argo.degrade_next_rollout(NAME, trouble=CRASHING),
+    "no image": lambda rollout: rollout.argo.degrade_next_rollout(NAME, trouble=NO_IMAGE),
+    "recover": lambda rollout: rollout.argo.recover(NAME),
+    "flap": lambda rollout: rollout.argo.flap_next_rollout(NAME),
+    "scale": lambda rollout: rollout.argo.scale_by_hand(NAME, 5),
+    "cache lost": lambda rollout: rollout.argo.lose_cache(NAME),
+    "stale render": lambda rollout: rollout.argo.stale_render_next(NAME),
+    "foreign sync": _sync(prune=True),
+    "partial sync": _sync(resources=[{"kind": "Service", "name": NAME}]),
+    "rehearsal": _sync(dryRun=True),
+    "old sync": _old_sync,
+    "terminate": _terminate,
+    "operation lost": _lose,
+    "operation orphaned": _orphan,
+    "hook fails before": lambda rollout: rollout.argo.fail_next_hook(NAME, "PreSync", "Job has failed"),
+    "hook fails after": lambda rollout: rollout.argo.fail_next_hook(NAME, "PostSync", "Job has failed"),
+    "apply fails": lambda rollout: rollout.argo.fail_next_sync(NAME, "admission webhook denied the request"),
+    "start fails": lambda rollout: rollout.argo.break_next_sync(NAME, "cannot reach the cluster"),
+    "delete": lambda rollout: rollout.argo.delete(NAME),
+}
+"""What happens to the application, for as long as there is one."""
+
+
+# --- many of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What became of many schedules."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    looks: int = 0
+    violations: tuple[str, ...] = ()
+
+
+async def follow(schedule: Schedule, history: History) -> Ended:
+    """Run one schedule to its end; a bug that it ran into counts as a wrong word."""
+    try:
+        return await Rollout(schedule, history).run()
+    except Exception as error:  # noqa: BLE001 - whatever breaks has to be told with its schedule
+        return Ended(None, 0, 0, f"it broke: {error!r}")
+
+
+async def shortest(schedule: Schedule, history: History) -> Schedule:
+    """The schedule without every happening that it goes wrong without as well."""
+    for happening in schedule.happenings:
+        less = replace(schedule, happenings=tuple(each for each in schedule.happenings if each != happening))
+        if (await follow(less, history)).wrong:
+            schedule = less
+    return schedule
+
+
+async def tally(seeds: Sequence[int], folder: Path) -> Tally:
+    """Run the schedules of these seeds, one after the other on one repository; what is wrong comes shortened."""
+    history, outcomes, looks, violations = History(folder), Counter[str](), 0, []
+    for seed in seeds:
+        schedule = drawn(seed)
+        ended = await follow(schedule, history)
+        outcomes[ended.outcome or "none"] += 1
+        looks += ended.looks
+        if ended.wrong:
+            short = await shortest(schedule, history)
+            violations.append(f"{short}: {(await follow(short, history)).wrong}")
+    return Tally(outcomes=outcomes, looks=looks, violations=tuple(violations))
+
+
+def _tally(seeds: Sequence[int]) -> Tally:
+    with tempfile.TemporaryDirectory(prefix="rollouts-") as name:
+        return asyncio.run(tally(seeds, Path(name)))
+
+
+def rollouts(*, seed: int, schedules: int, only: Sequence[int], say: Callable[[str], None]) -> Part:
+    """As many schedules, the first of them that of `seed`, or `only` those of some seeds, on every core."""
+    began = time.monotonic()
+    seeds = list(only) or list(range(seed, seed + schedules))
+    shares = [seeds[first : first + AT_ONCE] for first in range(0, len(seeds), AT_ONCE)]
+    outcomes, looks, violations, done = Counter[str](), 0, [], 0
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=spawning) as workers:
+        for share, found in zip(shares, workers.map(_tally, shares), strict=True):
+            outcomes += found.outcomes
+            looks += found.looks
+            violations += found.violations
+            done += len(share)
+            for each in found.violations:
+                say(f"  {each}")
+            if done % (20 * AT_ONCE) == 0:
+                say(f"  {done} of {len(seeds)} schedules, {len(violations)} violations")
+    told = {f"ended as {outcome}": f"{count}" for outcome, count in sorted(outcomes.items())}
+    return Part(
+        name="rollouts",
+        seed=seeds[0],
+        replicas="1",
+        promotions=len(seeds),
+        commits=len(seeds),
+        seconds=time.monotonic() - began,
+        violations=tuple(violations),
+        also={"looks at Argo CD": f"{looks}", **told},
+    )
+
+
+# --- what a schedule is made into
+
+
+def _target(policy: RolloutPolicy) -> Target:
+    return Target(
+        app="manual-app",
+        environment="prod",
+        repository=Repository(name="charts", url=URL, branch="main"),
+        path=VALUES,
+        keys=("image.tag",),
+        image=IMAGE,
+        applications=(Application(server="main", name=NAME, project="default"),),
+        channel="C1",
+        policy=Policy(),
+        rollout=policy,
+    )
+
+
+def _application(schedule: Schedule) -> SimulatedApplication:
+    return SimulatedApplication(
+        name=NAME,
+        destination_namespace="prod",
+        values_file=VALUES,
+        repo_url=URL,
+        automated=schedule.automated,
+        self_heal=schedule.self_heal,
+        retry_limit=schedule.retry_limit,
+    )
+
+
+def _promotion(target: Target, revision: str, at: datetime) -> Promotion:
+    return rebuilt(
+        target,
+        id=PromotionId("P-0000000000"),
+        source="stage",
+        version=OURS,
+        old_version=OLD,
+        by=Signer(id="U1", team="T1", name="Dana"),
+        approved_by=(),
+        at=at,
+        revision=revision,
+    )
+
+
+def _images(manifest: Mapping[str, Any]) -> set[str]:
+    template = manifest.get("spec", {}).get("template", {})
+    return {each["image"] for each in template.get("spec", {}).get("containers", [])}

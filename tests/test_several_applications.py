@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -428,3 +429,133 @@ async def test_the_token_of_each_server_is_looked_at(
     assert (eu.what, eu.level) == ("argo cd: eu", "ok")
     assert (us.what, us.level) == ("argo cd: us", level)
     assert says in us.says
+
+
+# --- rights
+
+
+def policies() -> list[list[str]]:
+    """The rights of each block of the policy that the guide tells people to copy, for the project `default`."""
+    blocks = re.findall(
+        r"^```\n(p, .*?)```", INSTALL.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    lines = [re.findall(r"^p, role:promote, (.*), allow$", block, flags=re.MULTILINE) for block in blocks]
+    return [[right.replace("<project>", "default") for right in rights] for rights in lines]
+
+
+class Watched(World):
+    """A world whose Argo CD knows the bot by an account with the rights that a test gives it, and no other."""
+
+    def __init__(self, folder: Path, redis_url: str, *rights: str, **prod: Any) -> None:
+        super().__init__(folder, redis_url, **prod)
+        self.token = make_token("promote-bot-of-the-guide")
+        self.argocd.access.add(self.token, "promote-bot", *rights)
+        self.answers: Counter[str] = Counter()
+        self.calls: set[str] = set()
+
+    async def open(self) -> None:
+        await super().open()
+        servers = {"main": Server(url=self.argocd.url, token=self.token)}
+        self.cluster = ArgoCD(servers=servers, count=self._count)
+        self._closing.push_async_callback(self.cluster.aclose)
+        self.parts = replace(self.parts, cluster=self.cluster)
+        self.engine = self.new_engine()
+
+    async def as_time_passes(self, work: Coroutine[Any, Any, Promotion]) -> Promotion:
+        """What `work` returns, while Argo CD goes on with what it does."""
+        task = asyncio.create_task(work)
+
+        def is_done() -> bool:
+            self.passes(0.05)
+            return task.done()
+
+        await self.until(is_done, "it comes to an end")
+        return task.result()
+
+    def _count(self, _server: str, call: str, answer: str) -> None:
+        self.answers[answer] += 1
+        self.calls.add(call)
+
+
+def test_the_guide_asks_for_one_right_and_offers_two_more() -> None:
+    """First what everybody needs, then what nobody has to give."""
+    assert policies() == [
+        ["applications, get, default/*"],
+        ["applications, sync, default/*-prod", "applicationsets, get, default/*"],
+    ]
+
+
+async def test_the_one_right_is_enough_for_a_whole_promotion(tmp_path: Path, redis_url: str) -> None:
+    """From the request to live, and back: nothing is refused, nothing is changed, and the stream is heard."""
+    async with opened(Watched(tmp_path, redis_url, *policies()[0])) as world:
+        heard: set[tuple[str, str]] = set()
+
+        async def listen() -> None:
+            async for hint in world.cluster.hints("main", ["default"]):
+                heard.add(hint)
+
+        listening = asyncio.create_task(listen())
+        gone = await world.rest(await world.committed())
+        assert gone.phase is Phase.LIVE, gone.ending
+        back = await world.moving(world.promoter.roll_back_from(gone.id, user=DANA))
+        await world.advance(back.id)
+        await world.promoter.approve(back.id, user=AMY)
+        assert (await world.rest(back.id)).phase is Phase.LIVE
+        await world.until(lambda: ("argocd", NAME) in heard, "the stream tells of it")
+        listening.cancel()
+        await asyncio.wait([listening])
+        assert world.answers.keys() == {"2xx"}
+        assert {request.method for request in world.argocd.requests} == {"GET"}
+        looks = {"application", "refresh", "managed-resources", "resource-tree", "syncwindows", "stream"}
+        assert world.calls == looks
+
+
+@pytest.mark.parametrize("is_granted", [True, False], ids=["with", "without"])
+async def test_sync_now_is_offered_where_the_policy_gives_the_right(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, is_granted: bool
+) -> None:
+    """Prod is synced by hand; without the right the promotion waits all the same, and says for what."""
+    monkeypatch.setattr(argocd_sync, "LOOK_EVERY", 0.01)
+    follow, more = policies()
+    rights = [*follow, *more] if is_granted else follow
+    async with opened(Watched(tmp_path, redis_url, *rights, automated=False)) as world:
+        id = await world.committed()
+        for _ in range(10):
+            await world.advance(id)
+            world.passes(5)
+        shown = await world.shown(id)
+        assert "Waiting for Sync" in shown
+        assert ("promotion_sync" in shown) is is_granted
+        if is_granted:
+            await world.as_time_passes(world.promoter.sync(id, user=DANA))
+        else:
+            world.argocd.sync(NAME)
+        promotion = await world.rest(id)
+        assert promotion.phase is Phase.LIVE, promotion.ending
+        posts = [request for request in world.argocd.requests if request.method == "POST"]
+        assert bool(posts) is is_granted
+        assert world.answers.keys() == {"2xx"}
+
+
+@pytest.mark.parametrize(
+    ("right", "is_enough"),
+    [
+        ("default/*", True),
+        ("default/team-a/*", True),
+        ("default/team-b/*", False),
+        (f"default/{NAME}", False),
+    ],
+)
+async def test_an_application_of_a_namespace_is_named_with_it_in_the_policy(
+    world: Regions, right: str, is_enough: bool
+) -> None:
+    """What the guide says of apps in any namespace, and what `check` says of the rights there."""
+    token = make_token(right)
+    world.us.access.add(token, "promote-bot", f"applications, get, {right}")
+    argo = ArgoCD(servers={"us": Server(url=world.us.url, token=token)})
+    world.use(argo)
+    [of_team] = [each for each in world.target().applications if each.namespace]
+    first = (await argo.rights(of_team))[0]
+    assert (first.right, first.is_granted) == (f"applications, get, default/{OF_TEAM}", is_enough)
+    line = await check._rights(argo, of_team)
+    assert line.level == ("note" if is_enough else "error")

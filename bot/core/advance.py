@@ -74,6 +74,7 @@ class Engine:
                 return promotion.edition, NOW
         shown = await self.announcing.bring_up(promotion, target, look)
         if promotion.phase.is_final:
+            await self.announcing.send_logs(promotion, target, self.following.cluster)
             return promotion.edition, _soonest(shown, await self._watch(promotion, target))
         again = await self._step_or_wait(promotion, target, look)
         return promotion.edition, _soonest(again, shown)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from bot.core.catalog import Target
 from bot.core.errors import Closed, Conflict, Gone, Unavailable
-from bot.core.ports import Announcer, Card, Clock, Store
+from bot.core.outcome import Outcome
+from bot.core.ports import Announcer, Card, Clock, Cluster, Store
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look
 
@@ -143,6 +145,21 @@ class Announcing:
             await self.announcer.tell_recovery(card, look.recovered)
             card = await self.store.save_card(promotion.id, replace(card, is_recovery_told=True))
         return card
+
+    async def send_logs(self, promotion: Promotion, target: Target, cluster: Cluster) -> None:
+        """What a pod that failed wrote last, once, for requester and approvers alone; as well as it can be done."""
+        failed_by_its_pods = promotion.outcome in (Outcome.DEGRADED, Outcome.TIMED_OUT)
+        if not (target.rollout.sends_logs and failed_by_its_pods):
+            return
+        card = await self.store.card(promotion.id)
+        if card.are_logs_sent or card.ts is None:
+            return
+        found = await asyncio.gather(*(cluster.last_words(each) for each in target.applications))
+        with contextlib.suppress(Conflict, Unavailable, Gone):
+            card = await self.store.save_card(promotion.id, replace(card, are_logs_sent=True))
+            if words := "\n".join(each for each in found if each):
+                people = {promotion.requested_by.id, *(each.by.id for each in promotion.approvals)}
+                await self.announcer.send_logs(card, promotion, words, to=people)
 
     async def _remind(self, card: Card, promotion: Promotion, target: Target) -> timedelta | None:
         """A request that nobody decides is brought to mind, twice; after a long silence of ours only once."""

@@ -130,6 +130,8 @@ class RolloutPolicy:
     stable_for: timedelta = timedelta(seconds=10)
     degraded_grace: timedelta = timedelta(seconds=60)
     pick_up_within: timedelta = timedelta(minutes=10)
+    sends_logs: bool = False
+    """May requester and approvers be sent, privately, what a pod that failed wrote last?"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

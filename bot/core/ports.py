@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -44,6 +44,7 @@ class Card:
     reminded: int = 0
     """How many reminders the approvers have had."""
     is_recovery_told: bool = False
+    are_logs_sent: bool = False
     warned: bool = False
     """Was the requester told that the card cannot be posted?"""
     not_before: datetime | None = None
@@ -271,6 +272,10 @@ class Cluster(Protocol):
         """
         ...
 
+    async def last_words(self, application: Application) -> str:
+        """A pod in trouble, and the last lines that it wrote, without secrets; empty where nobody tells."""
+        ...
+
     async def rehearse(self, application: Application, *, revision: str | None) -> tuple[str, ...]:
         """Try a sync without doing it; returns what it would change, `Deployment/manual-app`. Raises as `sync`."""
         ...
@@ -305,6 +310,10 @@ class Announcer(Protocol):
 
     async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
         """Add these events to the thread, in one message."""
+        ...
+
+    async def send_logs(self, card: Card, promotion: Promotion, words: str, *, to: Collection[str]) -> None:
+        """Send each of these people, directly, what a pod that failed wrote last."""
         ...
 
     async def tell_recovery(self, card: Card, says: str) -> None:

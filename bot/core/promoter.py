@@ -345,29 +345,21 @@ class Promoter:
         return replace(promotion, request_seal=seal)
 
     async def _create(self, promotion: Promotion, target: Target, delivery: str | None) -> Promotion:
-        holds = not self.catalog.is_first(target)
-        try:
+        """Save it, due now; a rollback in the place of what holds the target, where it may have that."""
+        holds, instead_of = not self.catalog.is_first(target), None
+        for _ in range(TRIES):
             try:
-                id = await self.store.create(promotion, delivery=delivery, holds=holds)
-            except TargetBusy as busy:
-                instead_of = await self._instead_of(promotion, busy)
-                if instead_of is None:
-                    raise
                 id = await self.store.create(promotion, delivery=delivery, holds=holds, instead_of=instead_of)
-        except TargetBusy as busy:
-            raise await self._busy(target, busy) from busy
-        except Conflict as conflict:
-            raise Refused("Something changed at this very moment; try again.") from conflict
-        return promotion if id == promotion.id else await self.find(id)
-
-    async def _instead_of(self, promotion: Promotion, busy: TargetBusy) -> Change | None:
-        """A rollback goes before a request that is not being written; nothing else does."""
-        if not promotion.is_rollback or (held := await self.store.load(busy.holder)) is None:
-            return None
-        if held.is_rollback or held.base is not None or held.phase not in (Phase.REQUESTED, Phase.APPROVED):
-            return None
-        why = f"{promotion.id} rolls {promotion.environment} back to {promotion.version}"
-        return Change(before=held, after=held.supersede(at=promotion.requested_at, why=why))
+            except TargetBusy as busy:
+                held = await self._readable(busy.holder)
+                instead_of = _instead_of(promotion, held) if held else None
+                if instead_of is None and (held is None or held.phase.holds):
+                    raise await self._busy(target, busy) from busy
+            except Conflict:  # what it would have replaced has moved on
+                instead_of = None
+            else:
+                return promotion if id == promotion.id else await self.find(id)
+        raise Refused("Something changed at this very moment; try again.")
 
     async def _failed(self, stack: Sequence[rollback.Deployed]) -> frozenset[str]:
         """Of the newest promotions that brought these, those that are known to have failed, and stayed so."""
@@ -436,6 +428,15 @@ class Promoter:
             else:
                 return after
         raise Refused(f"{promotion.id} is changing too fast; look at its card and try again.")
+
+
+def _instead_of(promotion: Promotion, held: Promotion) -> Change | None:
+    """A rollback goes before a request that is not being written; nothing else does."""
+    may_be_written = held.base is not None or held.phase not in (Phase.REQUESTED, Phase.APPROVED)
+    if not promotion.is_rollback or held.is_rollback or may_be_written:
+        return None
+    why = f"{promotion.id} rolls {promotion.environment} back to {promotion.version}"
+    return Change(before=held, after=held.supersede(at=promotion.requested_at, why=why))
 
 
 def _reason(text: str | None) -> str | None:

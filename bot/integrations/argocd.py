@@ -23,6 +23,7 @@ from bot.integrations.argocd_answers import Version
 from bot.integrations.argocd_application import ApplicationCalls, Right, read, user
 from bot.integrations.argocd_facts import read_application
 from bot.integrations.argocd_http import SYSTEM, Connection, Rejected
+from bot.integrations.argocd_logs import last_words
 from bot.integrations.argocd_stream import Hint, Patience, hints
 
 CALL_LIMIT = timedelta(seconds=10)
@@ -127,6 +128,10 @@ class ArgoCD:
     async def sync(self, application: Application, *, revision: str | None, promotion: str) -> None:
         """Begin a sync, marked with the promotion's id; where one runs for it already, nothing is begun."""
         await argocd_sync.begin(self._calls(application), revision, promotion, limit=self._sync_limit)
+
+    async def last_words(self, application: Application) -> str:
+        """A pod in trouble, and the last lines that it wrote, without secrets; empty where nobody tells."""
+        return await last_words(self._calls(application))
 
     async def rights(self, application: Application) -> tuple[Right, ...]:
         """Every right that the bot can use on an application, and whether its account has it. Raises as `observe`."""

@@ -160,3 +160,16 @@ class UserInfo(Object):
 
     logged_in: bool = False
     username: str = ""
+
+
+class LogLine(Object):
+    """One line that a container wrote; the last one of an answer is empty and says so."""
+
+    content: str = ""
+    last: bool = False
+
+
+class LogEntry(Object):
+    """One event of the answer of `logs`."""
+
+    result: LogLine = LogLine()

@@ -89,8 +89,8 @@ class ApplicationCalls:
     async def workloads(self, image: str, *, with_digests: bool) -> Workloads | None:
         """What should run and what runs; None where Argo CD has not got it in its cache just now."""
         try:
-            managed = await self._part("managed-resources")
-            tree = await self._part("resource-tree")
+            managed = await self.part("managed-resources")
+            tree = await self.part("resource-tree")
             pods = self.read(lambda: list(pod_nodes(tree))) if with_digests else []
             digests = await self._digests(pods, image)
             return self.read(lambda: read_workloads(managed, tree, digests))
@@ -100,7 +100,7 @@ class ApplicationCalls:
     async def closed(self, now: datetime) -> str:
         """Which sync window holds it up, and until when; empty where none does, or nobody tells."""
         try:
-            answer = await self._part("syncwindows")
+            answer = await self.part("syncwindows")
             return self.read(lambda: closed(Windows.model_validate(answer), now))
         except (Rejected, Unavailable):
             return ""
@@ -172,7 +172,8 @@ class ApplicationCalls:
         """What `reading` makes of an answer; an answer that it cannot make sense of comes from something else."""
         return read(self.connection, reading)
 
-    async def _part(self, name: str, **more: str) -> object:
+    async def part(self, name: str, **more: str) -> object:
+        """The JSON of what stands below the application, `resource-tree` for one."""
         query = self.query | more
         return await self.connection.get(f"{self.path}/{name}", query, call=name, limit=self.limit)
 
@@ -184,7 +185,7 @@ class ApplicationCalls:
 
     async def _digests_of(self, pod: Node, image: str) -> frozenset[str]:
         try:
-            answer = await self._part(
+            answer = await self.part(
                 "resource", namespace=pod.namespace, resourceName=pod.name, version="v1", kind="Pod"
             )
             return self.read(lambda: read_digests(answer, image))

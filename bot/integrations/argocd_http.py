@@ -18,6 +18,7 @@ import httpx
 from bot.core.errors import Failed, Unavailable
 from bot.integrations.argocd_text import said
 
+EVENTS = "text/event-stream"
 SYSTEM = "Argo CD"
 CALLS_AT_ONCE = 4
 REFRESHES_AT_ONCE = 2
@@ -102,19 +103,26 @@ class Connection:
         return await self._answer(self._client.build_request("POST", path, json=body), call, limit)
 
     async def lines(
-        self, path: str, query: Query, *, call: str, first: timedelta, later: timedelta
+        self,
+        path: str,
+        query: Query,
+        *,
+        call: str,
+        first: timedelta,
+        later: timedelta,
+        kind: str = EVENTS,
     ) -> AsyncGenerator[bytes, None]:
-        """The lines of an event stream, without their ends, until the server ends it.
+        """The lines of a stream of this content type, without their ends, until the server ends it.
 
         Not even its head comes before the first event, so silence is borne `first`, and `later` from then on.
         Raises as `get`. It takes no turn of a call's: it stays for as long as it is wanted.
         """
-        wanted = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        wanted = {"Accept": kind, "Accept-Encoding": "identity"}
         request = self._client.build_request("GET", path, params=query, headers=wanted)
         response = await self._within(first, self._client.send(request, stream=True), call)
         try:
             self._counted(response, call)
-            if response.status_code != 200 or not _is_stream(response):
+            if response.status_code != 200 or not _is_of(kind, response):
                 await self._within(first, response.aread(), call)
                 self._checked(response)
                 raise self._no_api("it answers with no stream")
@@ -205,8 +213,8 @@ def _base(url: str) -> httpx.URL:
 
 
 def _json(response: httpx.Response) -> object | None:
-    text = response.text.removeprefix("data:") if _is_stream(response) else response.text
-    if not _is_stream(response) and not _kind(response).startswith("application/json"):
+    text = response.text.removeprefix("data:") if _is_of(EVENTS, response) else response.text
+    if not _is_of(EVENTS, response) and not _kind(response).startswith("application/json"):
         return None
     try:
         body: object = json.loads(text)
@@ -219,8 +227,8 @@ def _kind(response: httpx.Response) -> str:
     return str(response.headers.get("Content-Type", ""))
 
 
-def _is_stream(response: httpx.Response) -> bool:
-    return _kind(response).startswith("text/event-stream")
+def _is_of(kind: str, response: httpx.Response) -> bool:
+    return _kind(response).startswith(kind)
 
 
 def _host(response: httpx.Response) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bot.core.catalog import Target
 from bot.core.promotion import Event, Promotion
 from bot.messages.headlines import ended, said_once
-from bot.messages.mrkdwn import code, link, mention, plain
+from bot.messages.mrkdwn import code, fenced, link, mention, plain
 
 MOST_MENTIONED = 20
 
@@ -32,6 +32,12 @@ def direct_reminder(promotion: Promotion, place: str | None) -> str:
     """For one approver, directly; `place` is the card's address."""
     title = f"{code(promotion.id)} ({plain(promotion.title)})"
     return f":bell: {title} waits for your approval on {link(place, 'its card')}."
+
+
+def last_words(promotion: Promotion, place: str | None, words: str) -> str:
+    """For one person, directly: what a pod that failed wrote last; `place` is the card's address."""
+    title = f"{code(promotion.id)} ({plain(promotion.title)})"
+    return f":scroll: The last lines of {title}, of {link(place, 'its card')}:\n{fenced(words, 3000)}"
 
 
 def recovery(says: str) -> str:
