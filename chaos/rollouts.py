@@ -33,6 +33,7 @@ from bot.core.ports import Change
 from bot.core.progress import Look
 from bot.core.promotion import Phase, Promotion, PromotionId, Signer, rebuilt
 from bot.core.rollout import OVERTIME, PEOPLE_TAKE, Relation
+from bot.core.rules import CANNOT_COMPARE_FOR
 from bot.integrations.argocd import ArgoCD, Server
 from bot.playground import repository as sample
 from bot.playground.argocd.pods import CRASHING, NO_IMAGE
@@ -47,13 +48,15 @@ URL = "https://git.acme.example/team/manual-app-helm.git"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJwcm9tb3RlLWJvdCJ9.c2lnbmF0dXJl"  # noqa: S105 - the simulation's alone
 OLD, OURS, OTHER = "14", "15", "16"
 PUSHED_AT = datetime(2026, 8, 24, 9, 0, tzinfo=UTC)
+LEAD = 20.0
+"""Seconds before the push in which something may happen already."""
 STEP = 0.25
 """Seconds between two records of what the cluster really does."""
 SLACK = timedelta(seconds=45)
 """What the last look may take beyond the bound of a rollout: the longest pause, and a comparison."""
 WATCHED = 8
 """Looks at a rollout that has failed, which may come right."""
-CLOSED = SyncWindow(kind="deny", schedule="0 0 * * *", duration="24h")
+CLOSED = SyncWindow(kind="deny", schedule="*/5 * * * *", duration="1h")
 CLOSED_TO_ROBOTS = replace(CLOSED, manual_sync=True)
 TLS = ssl.create_default_context()
 """Made once: it takes longer than a whole look."""
@@ -354,7 +357,7 @@ LASTING = {
     "forced off": "forced back",
 }
 """What ends again, mostly, and how."""
-AT_ONCE_OVER = (
+PASSING = (
     "notes",
     "replicas",
     OTHER,
@@ -363,6 +366,7 @@ AT_ONCE_OVER = (
     "foreign sync",
     "partial sync",
     "rehearsal",
+    "refreshed",
     "old sync",
     "terminate",
     "operation lost",
@@ -388,10 +392,10 @@ def drawn(seed: int) -> Schedule:
     chance = random.Random(seed)  # noqa: S311 - no secret
     happenings: list[Happening] = []
     for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4, 6))):
-        what = chance.choice((*LASTING, *AT_ONCE_OVER))
+        what = chance.choice((*LASTING, *PASSING))
         if chance.random() > _RARE.get(what, 1):
             continue
-        at = chance.choice((chance.uniform(-20, 0), chance.expovariate(1 / 10), chance.expovariate(1 / 60)))
+        at = chance.choice((chance.uniform(-LEAD, 0), chance.expovariate(1 / 10), chance.expovariate(1 / 60)))
         happenings.append(Happening(at, what))
         if what in LASTING and chance.random() < 0.8:
             happenings.append(Happening(at + chance.expovariate(1 / 40), LASTING[what]))
@@ -410,20 +414,22 @@ def drawn(seed: int) -> Schedule:
         off=chance.choice((0, chance.uniform(-60, 60))),
         latency=chance.choice((0, 0.02, chance.uniform(0, 0.5))),
         policy=_policy(chance),
-        timings=_timings(chance),
+        timings=timings(chance),
     )
 
 
 def _policy(chance: random.Random) -> RolloutPolicy:
     return RolloutPolicy(
-        timeout=timedelta(minutes=chance.choice((4, 6, 12))),
+        timeout=timedelta(minutes=chance.choice((4, 4, 6, 6, 12))),
         stable_for=timedelta(seconds=chance.choice((5, 10))),
         degraded_grace=timedelta(seconds=chance.choice((15, 60))),
         pick_up_within=timedelta(minutes=chance.choice((1, 3))),
     )
 
 
-def _timings(chance: random.Random) -> Timings:
+def timings(chance: random.Random) -> Timings:
+    """How long everything takes in an Argo CD, and in a cluster that is quick."""
+
     def seconds(low: float, high: float) -> timedelta:
         return timedelta(seconds=round(chance.uniform(low, high), 2))
 
@@ -446,9 +452,14 @@ class Moment(NamedTuple):
     """What was really so at an instant."""
 
     at: datetime
+    runs: bool
+    """Is every pod of our version and ready, and none missing?"""
     is_degraded: bool
+    """Is a workload?"""
     runs_other: bool
+    """Is a pod of another version, or are the manifests?"""
     is_broken: bool
+    """Must a comparison that begins now fail?"""
 
 
 class Ended(NamedTuple):
@@ -469,7 +480,7 @@ class Rollout:
         self.time = Time()
         self.time.off = timedelta(seconds=schedule.off)
         self.time.latency = timedelta(seconds=schedule.latency)
-        self.target = _target(schedule.policy)
+        self.target = target(schedule.policy)
         self.trouble = ""
         self.away = timedelta(0)
         self.looks_taken = 0
@@ -484,7 +495,7 @@ class Rollout:
         self.argo = SimulatedArgoCD(
             repository=history.repository,
             token=TOKEN,
-            applications=[_application(schedule)],
+            applications=[application(schedule)],
             timings=schedule.timings,
             now=self.time.told,
         )
@@ -502,22 +513,22 @@ class Rollout:
             await self.argo.stop()
 
     async def _run(self) -> Ended:
-        self.passes(-min([0.0, *(each.at for each in self._left)]), since=PUSHED_AT)
+        self.passes(LEAD, since=PUSHED_AT)
         self.pushed_at = self.time.at
         self.before = self.history.head
         ours = self.history.made(self.before, OURS)
         self.ours = ours.revision
-        self.looks = Looks(_promotion(self.target, self.ours, self.time.now()))
+        self.looks = Looks(promotion(self.target, self.ours, self.time.now()))
         if self.schedule.seed % 4:
             await self._moving(self._following().remember_baseline(self.looks.promotion, self.target))
         self.history.point(ours)
         self.resumed_at = self.time.at
         wrong = await self._follow()
-        promotion = self.looks.promotion
+        ended = self.looks.promotion
         after = (self.time.at - self.pushed_at).total_seconds()
-        if not wrong and promotion.phase is Phase.FAILED:
+        if not wrong and ended.phase is Phase.FAILED:
             wrong = await self._watch()
-        return Ended(promotion.outcome, self.looks_taken, after, wrong)
+        return Ended(ended.outcome, self.looks_taken, after, wrong)
 
     async def _follow(self) -> str:
         """Look again and again; what was wrong about it."""
@@ -560,7 +571,7 @@ class Rollout:
 
     def _following(self) -> Following:
         """A new one for each look: it has nothing in memory but what was saved."""
-        return Following(store=self.looks, values=self.history, cluster=self._cluster, clock=self.time)  # type: ignore[arg-type]
+        return Following(store=self.looks, values=self.history, cluster=self._cluster, clock=self.time)
 
     async def _moving(self, work: Awaitable[Any]) -> Any:
         """Do it; time passes as each request takes, and as long as Argo CD compares."""
@@ -597,11 +608,11 @@ class Rollout:
         until = self.time.at + timedelta(seconds=seconds)
         pushed_at = since + timedelta(seconds=seconds) if since else self.pushed_at
         while self._left and (at := pushed_at + timedelta(seconds=self._left[0].at)) <= until:
-            self._move(max(at, self.time.at))
+            self.move(max(at, self.time.at))
             happening = self._left.pop(0)
             self._let(happening.what)
             self._note()
-        self._move(until)
+        self.move(until)
 
     def _let(self, what: str) -> None:
         """Let one thing happen."""
@@ -610,7 +621,8 @@ class Rollout:
         elif self.found:
             INSIDE[what](self)
 
-    def _move(self, at: datetime) -> None:
+    def move(self, at: datetime) -> None:
+        """Let time pass in Argo CD, and remember what is so then."""
         self.time.at = at
         self.argo.tick()
         self._note()
@@ -622,11 +634,13 @@ class Rollout:
         rendered = {image for each in targets for image in _images(each)}
         pods = {image for each in workloads for pod in each.active for image in pod.images}
         wanted = f"{IMAGE}:{OURS}"
+        errs = self.trouble in ("ComparisonError", "InvalidSpecError")
         moment = Moment(
             at=self.time.at,
+            runs=_runs(self),
             is_degraded=any(each.health.status == "Degraded" for each in workloads),
             runs_other=wanted not in rendered or pods != {wanted},
-            is_broken=bool(self.trouble) or not self.history.head.renders,
+            is_broken=errs or not self.history.head.renders,
         )
         self.moments.append(moment)
 
@@ -643,14 +657,15 @@ class Rollout:
         self.time.off = -self.time.off
 
     def _waits_for_people(self) -> bool:
-        return all(each.stage.waits_for_people for each in self.looks.kept.applications)
+        stages = [each.stage for each in self.looks.kept.applications]
+        return bool(stages) and all(stage.waits_for_people for stage in stages)
 
     # What is true.
 
     def _late(self) -> str:
         """Has it gone on for longer than its policy allows?"""
         at, policy = self.time.at, self.schedule.policy
-        spare = SLACK + self.away + 2 * abs(self.time.off)
+        spare = SLACK + self.away + self.spare
         if self._waits_for_people():
             self.resumed_at = at
             is_over = at - self.pushed_at > PEOPLE_TAKE + timedelta(hours=8) + spare
@@ -662,9 +677,8 @@ class Rollout:
         """What is not true of an end that is said now; empty where it is."""
         if outcome is None:
             return "an end without a name"
-        return (
-            "" if TRUE[outcome](self) else f"“{outcome}” is not true: {self.looks.promotion.ending}; {self}"
-        )
+        is_true = TRUE[outcome](self)
+        return "" if is_true else f"“{outcome}” is not true: {self.looks.promotion.ending}; {self}"
 
     def __str__(self) -> str:
         if not self.found:
@@ -677,8 +691,25 @@ class Rollout:
             f"operation {state.get('phase')}; {self.time.at - self.pushed_at} after the push of {self.ours[:8]}"
         )
 
+    @property
+    def spare(self) -> timedelta:
+        """By how much two workers' clocks differ, where another one took over."""
+        return 2 * abs(self.time.off) if self.away else timedelta(0)
+
+    def then(self, ago: timedelta) -> Moment | None:
+        """The last moment so long ago."""
+        at = self.time.at - ago + self.spare
+        return next((each for each in reversed(self.moments) if each.at <= at), None)
+
+    def has_lasted(self, what: str, patience: timedelta) -> bool:
+        """Was it so before as well, so long ago?"""
+        at = self.time.at - patience + self.spare
+        return any(getattr(each, what) for each in self.moments if each.at <= at)
+
     def since_compared(self) -> Iterator[Moment]:
         """The moments that Argo CD's newest comparison may have seen, and those since."""
+        if self.found is None:
+            return
         stamp = self.found.status.get("reconciledAt")
         since = datetime.fromisoformat(stamp) if stamp else PUSHED_AT
         older = [each for each in self.moments if each.at <= since][-1:]
@@ -694,6 +725,13 @@ def _runs(rollout: Rollout) -> bool:
     return rollout.found is not None and rollout.argo.truth(NAME).runs(OURS)
 
 
+def _live(rollout: Rollout) -> bool:
+    """It runs now, and it ran when the hold began."""
+    policy = rollout.schedule.policy
+    then = rollout.then(policy.stable_for)
+    return _runs(rollout) and (then is None or then.runs)
+
+
 def _sync_failed(rollout: Rollout) -> bool:
     """The last operation of a revision with our commit failed, or Argo CD cannot begin one."""
     if rollout.found is None or rollout.found.is_syncing:
@@ -703,19 +741,31 @@ def _sync_failed(rollout: Rollout) -> bool:
     return bool(rollout.trouble) or (bool(ours) and ours[-1].rpartition(" ")[2] in ("failed", "error"))
 
 
+def _degraded(rollout: Rollout) -> bool:
+    """A workload is degraded in what Argo CD's newest comparison saw, and was so a grace ago."""
+    is_now = any(each.is_degraded for each in rollout.since_compared())
+    return is_now and rollout.has_lasted("is_degraded", rollout.schedule.policy.degraded_grace)
+
+
+def _mismatch(rollout: Rollout) -> bool:
+    """Manifests or pods are of another version in what the newest comparison saw, and were so a grace ago."""
+    is_now = any(each.runs_other for each in rollout.since_compared())
+    return is_now and rollout.has_lasted("runs_other", rollout.schedule.policy.degraded_grace)
+
+
 def _cannot_render(rollout: Rollout) -> bool:
     """The newest comparison failed; the branch may have been read as long before as Argo CD keeps such an answer."""
-    if rollout.found is None:
-        return False
     moments = list(rollout.since_compared())
-    since = moments[0].at - rollout.schedule.timings.poll_interval
-    heads = [each.is_broken for each in rollout.moments if each.at >= since]
-    return rollout.trouble != "status not written" and any(heads)
+    since = moments[0].at - rollout.schedule.timings.poll_interval if moments else rollout.time.at
+    is_now = any(each.is_broken for each in rollout.moments if each.at >= since)
+    return is_now and rollout.has_lasted("is_broken", CANNOT_COMPARE_FOR)
 
 
 def _not_picked_up(rollout: Rollout) -> bool:
-    """Argo CD has compared with no commit that contains ours."""
-    return rollout.found is not None and not any(map(rollout.has, rollout.found.revisions))
+    """Argo CD has compared with no commit that contains ours, for as long as the policy waits."""
+    waited = rollout.time.at - rollout.pushed_at + rollout.spare
+    is_unknown = rollout.found is not None and not any(map(rollout.has, rollout.found.revisions))
+    return is_unknown and waited >= rollout.schedule.policy.pick_up_within
 
 
 def _superseded(rollout: Rollout) -> bool:
@@ -730,17 +780,16 @@ def _stuck(rollout: Rollout) -> bool:
 
 
 def _timed_out(rollout: Rollout) -> bool:
-    spare = 2 * abs(rollout.time.off)
-    return rollout.time.at - rollout.resumed_at + spare >= rollout.schedule.policy.timeout
+    return rollout.time.at - rollout.resumed_at + rollout.spare >= rollout.schedule.policy.timeout
 
 
 TRUE: Mapping[Outcome, Callable[[Rollout], bool]] = {
-    Outcome.LIVE: _runs,
-    Outcome.LIVE_WITHIN: _runs,
-    Outcome.NOTHING_CHANGED: _runs,
+    Outcome.LIVE: _live,
+    Outcome.LIVE_WITHIN: _live,
+    Outcome.NOTHING_CHANGED: _live,
     Outcome.SYNC_FAILED: _sync_failed,
-    Outcome.DEGRADED: lambda rollout: any(each.is_degraded for each in rollout.since_compared()),
-    Outcome.MISMATCH: lambda rollout: any(each.runs_other for each in rollout.since_compared()),
+    Outcome.DEGRADED: _degraded,
+    Outcome.MISMATCH: _mismatch,
     Outcome.CANNOT_RENDER: _cannot_render,
     Outcome.NOT_PICKED_UP: _not_picked_up,
     Outcome.WINDOW_CLOSED: lambda rollout: not rollout.argo.world.can_sync(rollout.found.spec, manual=False),
@@ -900,6 +949,7 @@ INSIDE: Mapping[str, Callable[[Rollout], None]] = {
     "foreign sync": _sync(prune=True),
     "partial sync": _sync(resources=[{"kind": "Service", "name": NAME}]),
     "rehearsal": _sync(dryRun=True),
+    "refreshed": lambda rollout: rollout.argo.refresh(NAME, "normal"),
     "old sync": _old_sync,
     "terminate": _terminate,
     "operation lost": _lose,
@@ -994,7 +1044,8 @@ def rollouts(*, seed: int, schedules: int, only: Sequence[int], say: Callable[[s
 # --- what a schedule is made into
 
 
-def _target(policy: RolloutPolicy) -> Target:
+def target(policy: RolloutPolicy) -> Target:
+    """One application in one environment."""
     return Target(
         app="manual-app",
         environment="prod",
@@ -1009,7 +1060,8 @@ def _target(policy: RolloutPolicy) -> Target:
     )
 
 
-def _application(schedule: Schedule) -> SimulatedApplication:
+def application(schedule: Schedule) -> SimulatedApplication:
+    """What Argo CD has of it."""
     return SimulatedApplication(
         name=NAME,
         destination_namespace="prod",
@@ -1021,7 +1073,8 @@ def _application(schedule: Schedule) -> SimulatedApplication:
     )
 
 
-def _promotion(target: Target, revision: str, at: datetime) -> Promotion:
+def promotion(target: Target, revision: str, at: datetime) -> Promotion:
+    """One that is pushed, and to be followed from now on."""
     return rebuilt(
         target,
         id=PromotionId("P-0000000000"),

@@ -477,11 +477,11 @@ class Watched(World):
         self.calls.add(call)
 
 
-def test_the_guide_asks_for_one_right_and_offers_two_more() -> None:
+def test_the_guide_asks_for_one_right_and_offers_the_others() -> None:
     """First what everybody needs, then what nobody has to give."""
     assert policies() == [
         ["applications, get, default/*"],
-        ["applications, sync, default/*-prod", "applicationsets, get, default/*"],
+        ["applications, sync, default/*-prod", "logs, get, default/*", "applicationsets, get, default/*"],
     ]
 
 

@@ -206,13 +206,8 @@ class Promoter:
         The sync is rehearsed first; one that would fail is refused with Argo CD's reason.
         """
         promotion, target, _ = await self._authorised(Action.SYNC, id, user)
-        look = await self.store.look(promotion.id)
-        waiting = [
-            each
-            for each in target.applications
-            if (progress := look.of(each)) and progress.stage is Stage.UNSYNCED
-        ]
-        if promotion.phase is not Phase.COMMITTED or not waiting:
+        waiting = await self._waiting(promotion, target)
+        if not waiting:
             raise Refused(
                 f"No application of {promotion.id} waits for somebody to sync it: {promotion.told}."
             )
@@ -223,6 +218,19 @@ class Promoter:
         for each in waiting:
             await self._begin_to_sync(each, asked)
         return asked
+
+    async def _waiting(self, promotion: Promotion, target: Target) -> list[Application]:
+        """Which applications wait for somebody to sync them, by the last look, and still."""
+        if promotion.phase is not Phase.COMMITTED:
+            return []
+        look = await self.store.look(promotion.id)
+        waited = [
+            each
+            for each in target.applications
+            if (progress := look.of(each)) and progress.stage is Stage.UNSYNCED
+        ]
+        facts = await asyncio.gather(*(self.cluster.observe(target, each, refresh=False) for each in waited))
+        return [each for each, found in zip(waited, facts, strict=True) if found.sync == "OutOfSync"]
 
     async def _begin_to_sync(self, application: Application, asked: Promotion) -> None:
         try:
