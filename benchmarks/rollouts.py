@@ -40,7 +40,7 @@ MEDIAN_BAR, LATE_BAR = Bar(limit=HOLD + 6), Bar(limit=HOLD + 15)
 FAILURE_BAR = Bar(limit=GRACE + 15)
 AT_ONCE_BAR, HONEST_BAR = Bar(limit=4), Bar(limit=0)
 """Requests under way at one server, and words that were not true."""
-A_ROUND = 20
+A_ROUND = 10
 MANY = 100
 FAILURES = ("crash", "no image", "broken", "compare error", "apply fails", "start fails", "hook fails after")
 NEVER = datetime.max.replace(tzinfo=UTC)

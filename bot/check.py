@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from bot.app import Outside, open_outside, sealer
+from bot.app import TOKEN_WARNED, Outside, open_outside, sealer
 from bot.core.catalog import Application, Target
 from bot.core.errors import PromoteError
 from bot.core.people import require_member
@@ -16,8 +16,6 @@ from bot.integrations.argocd import ArgoCD
 from bot.integrations.signing import CommitSigner
 from bot.integrations.slack import HISTORY_SCOPES, SCOPES
 from bot.settings import Settings
-
-WARN_BEFORE = timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,26 +159,28 @@ async def _server(argocd: ArgoCD, server: str, now: datetime) -> Line:
         anonymous = ", and the bot is served as an anonymous visitor" if found.is_anonymous else ""
         says = f"the token is not accepted{anonymous}; make a new one for the bot's account"
         return Line(what=what, level="error", says=says)
-    if expiry and expiry - now < WARN_BEFORE:
+    if expiry and expiry - now < TOKEN_WARNED:
         says = f"{seen}; the token expires at {expiry:%Y-%m-%d %H:%M} UTC: make a new one before that"
         return Line(what=what, level="warn", says=says)
     return Line(what=what, level="ok", says=seen)
 
 
-async def _rights(argocd: ArgoCD, application: Application) -> Line:
-    """What the bot's account may do with an application, and what it cannot do without the other rights."""
-    what = f"rights: {application.name}"
+async def _rights(argocd: ArgoCD, application: Application, name: str) -> Line:
+    """What the bot's account may do with an application, and what the other rights would be for."""
+    what = f"rights: {name}"
     try:
         rights = await argocd.rights(application)
     except PromoteError as error:
         return Line(what=what, level="note", says=f"nobody tells which rights the bot has: {error}")
     missing = [right for right in rights if not right.is_granted]
-    granted = [" ".join(right.right.split(", ")[:2]) for right in rights if right.is_granted]
-    told = [f"has {', '.join(granted)}"] if granted else []
-    told += [f"lacks {right.right} ({right.purpose})" for right in missing]
-    is_blind = any(right.right.startswith("applications, get,") for right in missing)
-    level = "error" if is_blind else "note" if missing else "ok"
-    return Line(what=what, level=level, says="; ".join(told))
+    for right in missing:
+        if right.right.startswith("applications, get,"):
+            return Line(
+                what=what, level="error", says=f"lacks {right.right}: nothing can be followed without it"
+            )
+    granted = ", ".join(" ".join(right.right.split(", ")[:2]) for right in rights if right.is_granted)
+    more = [f"for {right.purpose}: {right.right}" for right in missing]
+    return Line(what=what, level="note" if more else "ok", says="; ".join([f"has {granted}", *more]))
 
 
 async def _targets(outside: Outside) -> AsyncIterator[Line]:
@@ -204,8 +204,9 @@ async def _target(outside: Outside, target: Target) -> list[Line]:
                 raise PromoteError(f"it does not follow {target.path}: it tracks {facts.tracks}")
             return f"{facts.sync}, {facts.health}"
 
-        lines.append(await _tried(f"{target.name}: {application.name}", observed()))
-        lines.append(await _rights(outside.argocd, application))
+        name = target.called(application)
+        lines.append(await _tried(f"{target.name}: {name}", observed()))
+        lines.append(await _rights(outside.argocd, application, name))
     return lines
 
 

@@ -52,8 +52,8 @@ LEAD = 20.0
 """Seconds before the push in which something may happen already."""
 STEP = 0.25
 """Seconds between two records of what the cluster really does."""
-SLACK = timedelta(seconds=45)
-"""What the last look may take beyond the bound of a rollout: the longest pause, and a comparison."""
+SLACK = timedelta(seconds=60)
+"""What the looks at the bounds of a rollout may take beyond them: two of the longest pauses, and comparisons."""
 WATCHED = 8
 """Looks at a rollout that has failed, which may come right."""
 CLOSED = SyncWindow(kind="deny", schedule="*/5 * * * *", duration="1h")
@@ -183,10 +183,6 @@ class History:
         """Is `commit` part of that revision? None for one that nobody knows."""
         known = self._known.get(revision)
         return known.contains(commit) if known else None
-
-    def commit_of(self, revision: str) -> Commit | None:
-        """The commit of that id."""
-        return self._known.get(revision)
 
     async def relate(self, _target: Target, *, revision: str, commit: str, version: str) -> Relation:
         """As the port has it."""
@@ -330,6 +326,8 @@ class Schedule:
     """Seconds by which the bot's clock is ahead."""
     latency: float = 0
     """Seconds that a request takes."""
+    waits: bool = False
+    """Does what a window kept back begin with a refresh alone?"""
     policy: RolloutPolicy = field(default_factory=RolloutPolicy)
     timings: Timings = field(default_factory=Timings)
 
@@ -415,6 +413,7 @@ def drawn(seed: int) -> Schedule:
         latency=chance.choice((0, 0.02, chance.uniform(0, 0.5))),
         policy=_policy(chance),
         timings=timings(chance),
+        waits=chance.random() < 0.3,
     )
 
 
@@ -500,6 +499,7 @@ class Rollout:
             now=self.time.told,
         )
         self.argo.lossy_refresh = schedule.lossy
+        self.argo.waits_after_window = schedule.waits
         self.argo.access.grant("applications, get, default/*")
 
     async def run(self) -> Ended:
@@ -513,6 +513,7 @@ class Rollout:
             await self.argo.stop()
 
     async def _run(self) -> Ended:
+        self._note()
         self.passes(LEAD, since=PUSHED_AT)
         self.pushed_at = self.time.at
         self.before = self.history.head
@@ -1026,7 +1027,7 @@ def rollouts(*, seed: int, schedules: int, only: Sequence[int], say: Callable[[s
             done += len(share)
             for each in found.violations:
                 say(f"  {each}")
-            if done % (20 * AT_ONCE) == 0:
+            if done % (10 * AT_ONCE) == 0:
                 say(f"  {done} of {len(seeds)} schedules, {len(violations)} violations")
     told = {f"ended as {outcome}": f"{count}" for outcome, count in sorted(outcomes.items())}
     return Part(

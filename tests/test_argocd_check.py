@@ -61,7 +61,7 @@ async def rights(door: Door, **answers: Handler) -> Line:
     """The line about the rights on an application."""
     door.answer = routing({ASKED[name]: answer for name, answer in answers.items()})
     argo = ArgoCD(servers={"main": Server(url=door.url, token=token(None))})
-    line = await check._rights(argo, APPLICATION)
+    line = await check._rights(argo, APPLICATION, APPLICATION.name)
     await argo.aclose()
     return line
 
@@ -118,14 +118,15 @@ async def test_a_missing_right_is_noted_with_what_it_is_for(door: Door) -> None:
     """Nobody has to give it."""
     line = await rights(door, get=YES, sync=NO, logs=YES, sets=YES)
     assert line.level == "note"
-    assert "lacks applications, sync, default/manual-app-prod (to sync it from Slack" in line.says
+    says = "has applications get, logs get, applicationsets get; for Sync now: applications, sync, default/manual-app-prod"
+    assert line.says == says
 
 
 async def test_without_the_right_to_see_an_application_nothing_works(door: Door) -> None:
     """That one is an error."""
     line = await rights(door, get=NO, sync=NO, logs=NO, sets=NO)
     assert line.level == "error"
-    assert line.says.startswith("lacks applications, get, default/manual-app-prod (to follow a rollout)")
+    assert line.says == "lacks applications, get, default/manual-app-prod: nothing can be followed without it"
 
 
 async def test_an_argo_cd_that_tells_no_rights_is_noted(door: Door) -> None:

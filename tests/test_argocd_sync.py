@@ -234,6 +234,11 @@ async def test_a_sync_is_unclear_where_nobody_answers_any_more(
             "permission denied: applications, sync, default/manual-app-prod, sub: bot",
             "Give the bot's account applications, sync, default/manual-app-prod",
         ),
+        (
+            403,
+            "permission denied: applications, override, default/manual-app-prod, sub: bot",
+            "It asks for that where a sync names a commit; press Sync in Argo CD.",
+        ),
         (400, "application is deleting", "Put that right, and try again"),
     ],
 )

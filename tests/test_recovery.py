@@ -144,8 +144,10 @@ async def test_a_commit_that_was_reverted_does_not_recover(world: World) -> None
     world.push_by_hand("prod", "14")
     await world.roll_out("prod")
     assert world.argocd.truth(PROD).runs("14")
-    await world.rest(id)
+    promotion = await world.rest(id)
     assert await told(world, id) == 0
+    assert promotion.ended_at
+    assert world.clock.at < promotion.ended_at + WATCHED_FOR, "nobody looks any longer"
     assert (await world.shown(id)).startswith("Degraded")
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from world import AMY, BEN, CHANNEL, DANA, GUS, MEL, OLGA, VERSIONS, World, push
 
 from bot.core.errors import Refused
 from bot.core.ports import Change
-from bot.core.promotion import Phase, Promotion
+from bot.core.promotion import Phase, Promotion, PromotionId
 from bot.core.reconciling import Reconciling
 from bot.core.rollback import deployed, wanted
 from bot.core.rollback import history as everything
+from bot.integrations.store import RedisStore, connect
 from bot.playground import repository as sample
 
 
@@ -405,6 +406,64 @@ async def test_of_two_rollbacks_at_once_one_wins(world: World, is_held: bool) ->
     assert (await the_only_one(world)).id == winner.id
     if waiting:
         assert (await world.find(waiting)).phase is Phase.SUPERSEDED
+
+
+class Interrupted(RedisStore):
+    """Something happens at the very moment at which the place of a request is about to be taken."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def create(self, promotion: Promotion, **words: Any) -> PromotionId:
+        """Save, after what happens meanwhile."""
+        if words.get("instead_of") and (meanwhile := self.meanwhile):
+            self.meanwhile = None
+            await meanwhile()
+        return await super().create(promotion, **words)
+
+
+async def interrupted(world: World, meanwhile: Callable[[], Awaitable[object]]) -> Promotion:
+    """A rollback during which something happens."""
+    store = Interrupted(connect(world.redis_url, quick=False))
+    store.meanwhile = meanwhile
+    try:
+        promoter = world.new_promoter(store=store)
+        return await promoter.roll_back(app="manual-app", environment="prod", user=MEL)
+    finally:
+        await store.aclose()
+
+
+async def test_an_approval_at_that_very_moment_changes_nothing(world: World) -> None:
+    """Nobody has to ask for the rollback again: what it takes the place of is looked at once more."""
+    await live(world)
+    waiting = await next_one(world)
+    promotion = await interrupted(world, lambda: world.promoter.approve(waiting, user=AMY))
+    ended = await world.find(waiting)
+    assert (ended.phase, [each.by.id for each in ended.approvals]) == (Phase.SUPERSEDED, [AMY])
+    assert await world.store.holder(world.target()) == promotion.id
+
+
+async def test_another_rollback_at_that_very_moment_is_told(world: World) -> None:
+    """Who holds the target now, and not who held it a moment ago."""
+    await live(world)
+    await next_one(world)
+    with pytest.raises(Refused) as refused:
+        await interrupted(world, lambda: roll_back(world, user=DANA))
+    winner = await the_only_one(world)
+    assert winner.is_rollback
+    assert f"is held by {winner.id}, asked for by Dana Ortiz: it waits for approval" in str(refused.value)
+
+
+async def test_what_is_written_at_that_very_moment_is_not_overruled(world: World) -> None:
+    """The commit was faster: the rollback, which showed what stood there before it, is stale and writes nothing."""
+    await live(world)
+    waiting = await next_one(world)
+    await world.advance(waiting)
+    await world.promoter.approve(waiting, user=AMY)
+    promotion = await interrupted(world, lambda: world.advance_until(waiting, Phase.COMMITTED))
+    assert (await world.find(waiting)).phase is Phase.COMMITTED
+    await world.promoter.approve(promotion.id, user=AMY)
+    assert (await world.rest(promotion.id)).phase is Phase.STALE
+    assert world.value() == "16"
 
 
 async def test_in_the_first_environment_the_newest_rollback_wins(world: World) -> None:

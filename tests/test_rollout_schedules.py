@@ -60,7 +60,7 @@ async def test_whatever_happens_what_is_said_is_true(tmp_path: Path, first: int)
 
 async def test_a_seed_is_the_same_schedule_again(history: History) -> None:
     """What failed once can be run again, to the same look and the same second."""
-    for seed in (23, 50, 96):
+    for seed in (11, 50, 96):
         assert await follow(drawn(seed), history) == await follow(drawn(seed), history)
 
 

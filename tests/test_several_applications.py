@@ -27,7 +27,7 @@ from rollout_cases import TARGET
 from world import AMY, ARGOCD_TOKEN, DANA, World
 
 from bot import check
-from bot.app import argo_cd
+from bot.app import Outside, argo_cd
 from bot.config_models import Config
 from bot.core.catalog import Application
 from bot.core.errors import Unavailable
@@ -208,7 +208,8 @@ async def test_one_that_degrades_fails_it_and_the_others_are_followed_to_their_e
     world.argocd.deaf = False
     promotion = await world.rest(id)
     assert (promotion.phase, promotion.outcome) == (Phase.FAILED, Outcome.DEGRADED)
-    assert re.fullmatch(rf"{NAME}[^:]*: degraded[^;]*", promotion.ending or ""), promotion.ending
+    assert (promotion.ending or "").startswith(f"{NAME} (us, team-a): degraded")
+    assert ";" not in (promotion.ending or "")
     assert await world.stages(id) == {EU: Stage.LIVE, US: Stage.LIVE, TEAM: Stage.FAILED}
     assert world.running("15") == [True, True, False]
 
@@ -252,7 +253,64 @@ async def test_a_rollback_brings_all_of_them_back(world: Regions) -> None:
     assert "ROLLBACK" in await world.shown(back.id)
 
 
-# --- status, and names
+# --- names
+
+
+async def test_the_card_tells_applications_of_one_name_apart(world: Regions) -> None:
+    """Each line has a name of its own, with a link to its own page; so has the end."""
+    world.us.degrade_next_rollout(OF_TEAM)
+    id = await world.committed()
+    await world.follow(id, is_live(EU, US))
+    at_eu, at_us = world.argocd.url, world.us.url
+    pages = [
+        f"<{at_eu}/applications/{NAME}|{NAME} (eu)>",
+        f"<{at_us}/applications/{NAME}|{NAME} (us)>",
+        f"<{at_us}/applications/{OF_TEAM}|{NAME} (us, team-a)>",
+    ]
+    shown = await world.show(id)
+    assert [page for page in pages if f"{page}: " not in shown] == []
+    promotion = await world.rest(id)
+    shown = await world.shown(id)
+    assert [page for page in pages if f"{page}: " not in shown] == []
+    assert f"{NAME} (us, team-a): degraded" in (promotion.ending or "")
+
+
+async def test_a_card_that_says_live_names_each_of_its_applications(world: Regions) -> None:
+    """Once each, with its own page."""
+    id = await world.committed()
+    await world.rest(id)
+    shown = await world.shown(id)
+    named = [
+        f"|{NAME} (eu)>",
+        f"|{NAME} (us)>",
+        f"{OF_TEAM}|{NAME} (us, team-a)>",
+    ]
+    assert [shown.count(name) for name in named] == [1, 1, 1]
+
+
+async def test_check_names_them_too_and_what_more_rights_would_be_for(world: Regions) -> None:
+    """In the words of the button and of the policy."""
+    world.argocd.access.grant("applications, sync, default/*-prod")
+    outside = Outside(
+        settings=Settings(environ={}),
+        config=world.config(),
+        catalog=world.parts.catalog,
+        store=world.store,
+        quick_store=world.store,
+        gitops=world.values,
+        argocd=world.cluster,
+        client=world.client,
+        directory=world.directory,
+    )
+    lines = {line.what: line for line in await check._target(outside, world.target())}
+    eu, team = (lines[f"rights: {NAME} ({name})"] for name in ("eu", "us, team-a"))
+    assert f"manual-app/prod: {NAME} (us)" in lines
+    assert "has applications get, applications sync; " in eu.says
+    assert f"; for Sync now: applications, sync, default/{OF_TEAM}; " in team.says
+    assert {eu.level, team.level} == {"note"}
+
+
+# --- status
 
 
 async def test_status_shows_each_application_by_a_name_of_its_own(world: Regions) -> None:
@@ -290,7 +348,7 @@ def applications() -> st.SearchStrategy[tuple[Application, ...]]:
 def test_no_two_applications_of_a_target_are_called_the_same(found: tuple[Application, ...]) -> None:
     """And one whose name says it all has nothing added to it."""
     target = replace(TARGET, applications=found)
-    names = [answers.called(target, each) for each in found]
+    names = [target.called(each) for each in found]
     assert len(set(names)) == len(names)
     often = Counter(each.name for each in found)
     assert all(name == each.name for each, name in zip(found, names, strict=True) if often[each.name] == 1)
@@ -557,5 +615,5 @@ async def test_an_application_of_a_namespace_is_named_with_it_in_the_policy(
     [of_team] = [each for each in world.target().applications if each.namespace]
     first = (await argo.rights(of_team))[0]
     assert (first.right, first.is_granted) == (f"applications, get, default/{OF_TEAM}", is_enough)
-    line = await check._rights(argo, of_team)
+    line = await check._rights(argo, of_team, OF_TEAM)
     assert line.level == ("note" if is_enough else "error")

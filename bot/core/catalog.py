@@ -160,6 +160,17 @@ class Target:
         """`manual-app/prod`."""
         return f"{self.app}/{self.environment}"
 
+    def called(self, application: Application) -> str:
+        """Its name; where another one of the target's has the same, with what tells it apart: `web (eu, team-a)`."""
+        others = [each for each in self.applications if each.key != application.key]
+        namesakes = [each for each in others if each.name == application.name]
+        apart = []
+        if any(each.server != application.server for each in namesakes):
+            apart.append(application.server)
+        if application.namespace and any(each.server == application.server for each in namesakes):
+            apart.append(application.namespace)
+        return f"{application.name} ({', '.join(apart)})" if apart else application.name
+
     def content_hash(self, *, old_version: str, version: str, digest: str, changes: Sequence[object]) -> str:
         """What an approval is bound to: `sha256:…` over all that is shown and will be changed, and the rules."""
         return sha256(

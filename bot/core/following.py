@@ -139,7 +139,7 @@ class Following:
             baseline=look.was(application),
             is_lost=is_lost,
         )
-        progress = replace(decide(facts, case), key=application.key)
+        progress = replace(decide(facts, case), name=target.called(application), key=application.key)
         return _refreshed(progress, now) if refresh and not before else progress
 
     async def _observe(

@@ -336,9 +336,9 @@ class Promoter:
     async def _compared(self, target: Target, application: Application) -> ApplicationFacts:
         """The facts; where Argo CD has not compared since its last operation, they are asked of it anew."""
         facts = await self.cluster.observe(target, application, refresh=False)
-        if facts.is_fresh and facts.compares_spec:
-            return facts
-        return await self.cluster.observe(target, application, refresh=True)
+        if not (facts.is_fresh and facts.compares_spec):
+            facts = await self.cluster.observe(target, application, refresh=True)
+        return replace(facts, name=target.called(application))
 
     def _sealed(self, promotion: Promotion) -> Promotion:
         """The request with the bot's own seal on it."""

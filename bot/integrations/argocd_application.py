@@ -25,11 +25,12 @@ PODS_ASKED = 5
 ROLLING_SYNC = "applicationset-controller"
 """Who starts the operations of a rolling sync."""
 RIGHTS = (
-    ("applications", "get", "to follow a rollout"),
-    ("applications", "sync", "to sync it from Slack where Argo CD does not do so by itself"),
-    ("logs", "get", "to show the last lines of a pod that fails"),
-    ("applicationsets", "get", "to show how far a rolling sync is"),
+    ("applications", "get", "following it"),
+    ("applications", "sync", "Sync now"),
+    ("logs", "get", "the last lines of a pod that fails"),
+    ("applicationsets", "get", "the step of a rolling sync"),
 )
+"""What the bot can use, and for what."""
 
 _Read = TypeVar("_Read")
 

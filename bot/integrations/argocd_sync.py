@@ -141,6 +141,8 @@ async def _refused(calls: ApplicationCalls, rejected: Rejected) -> Refused:
         return Refused(f"{says} Wait until that one has ended, and try again.")
     if words.startswith("Cannot sync to"):
         return Refused(f"{says} It syncs this application by itself, and its branch alone; wait for it.")
+    if "applications, override" in words:
+        return Refused(f"{says} It asks for that where a sync names a commit; press Sync in {SYSTEM}.")
     if rejected.status == 403 and "sync" in words:
         needs = f"applications, sync, {calls.policy_object}"
         return Refused(f"{says} Give the bot's account {needs}, or press Sync in {SYSTEM}.")

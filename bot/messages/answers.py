@@ -114,19 +114,6 @@ def status(places: Sequence[Place], *, left_out: int = 0) -> str:
     return listed(lines) or "No app is configured."
 
 
-def called(target: Target, application: Application) -> str:
-    """Its name; where another one of the target's has the same, with its server, its namespace or both: `web (eu)`."""
-    namesakes = [
-        each for each in target.applications if each.name == application.name and each != application
-    ]
-    apart = []
-    if any(each.server != application.server for each in namesakes):
-        apart.append(application.server)
-    if application.namespace and any(each.server == application.server for each in namesakes):
-        apart.append(application.namespace)
-    return f"{application.name} ({', '.join(apart)})" if apart else application.name
-
-
 def _place(place: Place) -> list[str]:
     """One line; where there are several applications, one more for each."""
     line = f"• *{escape(place.target.environment)}*: git holds {code(place.version)}"
@@ -141,7 +128,7 @@ def _place(place: Place) -> list[str]:
 
 def _application(target: Target, application: Application, fact: ApplicationFacts | str) -> str:
     """How it is; where it is one of several, which one, too."""
-    name = called(target, application)
+    name = target.called(application)
     is_alone = len(target.applications) == 1
     page = link(application.link, escape(name))
     if isinstance(fact, str):

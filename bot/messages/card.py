@@ -216,7 +216,7 @@ def _rollout_line(target: Target, progress: Progress) -> str:
         sign = OUTCOMES[progress.outcome][0]
     pods = f" ({plain(progress.pods)})" if progress.pods else ""
     again = "; asking again" if progress.stage is Stage.UNREACHABLE else ""
-    return f"{sign} {_application(target, progress.name)}: {plain(progress.says, 900)}{again}{pods}"
+    return f"{sign} {_page(target, progress)}: {plain(progress.says, 900)}{again}{pods}"
 
 
 def _recovered(look: Look) -> list[str]:
@@ -234,9 +234,11 @@ def _next_steps(promotion: Promotion, look: Look) -> list[str]:
     return advice(failed if promotion.outcome and failed else [promotion.outcome])
 
 
-def _application(target: Target, name: str) -> str:
-    found = next((application for application in target.applications if application.name == name), None)
-    return link(found.link if found else None, escape(name))
+def _page(target: Target, progress: Progress) -> str:
+    """Its name, with a link to its page; a record of an older version of the bot has no key."""
+    key = progress.key or progress.name
+    found = next((each for each in target.applications if key in (each.key, each.name)), None)
+    return link(found.link if found else None, escape(progress.name))
 
 
 def _commit(target: Target, promotion: Promotion) -> str:
@@ -249,7 +251,7 @@ def _ending(target: Target, promotion: Promotion, look: Look) -> list[str]:
     """Why it ended: what Argo CD said of each application, where a rollout ended badly."""
     why = plain(promotion.ending, 1500) if promotion.ending else ""
     if promotion.phase is Phase.LIVE:
-        names = _some([_application(target, application.name) for application in target.applications])
+        names = _some([link(each.link, escape(target.called(each))) for each in target.applications])
         took = took_from(promotion)
         return [f"{EMOJI[promotion.phase]} *Live* in {names}{f' after {took}' if took else ''}: {why}"]
     if promotion.outcome and look.applications:
