@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from bot.integrations import embedded
 from bot.integrations.store import RedisStore, connect
+
+settings.register_profile(
+    "promote", deadline=None
+)  # the machines are noisy: how long one example takes proves nothing
+settings.load_profile("promote")
 
 
 def require(binary: str, package: str) -> Path:
