@@ -52,7 +52,7 @@ LEAD = 20.0
 """Seconds before the push in which something may happen already."""
 STEP = 0.25
 """Seconds between two records of what the cluster really does."""
-SLACK = timedelta(seconds=60)
+SLACK = timedelta(seconds=50)
 """What the looks at the bounds of a rollout may take beyond them: two of the longest pauses, and comparisons."""
 WATCHED = 8
 """Looks at a rollout that has failed, which may come right."""
@@ -184,7 +184,15 @@ class History:
         known = self._known.get(revision)
         return known.contains(commit) if known else None
 
-    async def relate(self, _target: Target, *, revision: str, commit: str, version: str) -> Relation:
+    async def relate(
+        self,
+        _target: Target,
+        *,
+        revision: str,
+        commit: str,
+        version: str,
+        digest: str = "unknown",  # noqa: ARG002
+    ) -> Relation:
         """As the port has it."""
         self._require_host()
         known = self._known.get(revision)
@@ -482,6 +490,7 @@ class Rollout:
         self.target = target(schedule.policy)
         self.trouble = ""
         self.away = timedelta(0)
+        self.is_waiting = False
         self.looks_taken = 0
         self.moments: list[Moment] = []
         self.looks: Looks | None = None
@@ -522,6 +531,7 @@ class Rollout:
         self.looks = Looks(promotion(self.target, self.ours, self.time.now()))
         if self.schedule.seed % 4:
             await self._moving(self._following().remember_baseline(self.looks.promotion, self.target))
+            self.looks.promotion = replace(self.looks.promotion, committed_at=self.time.now())
         self.history.point(ours)
         self.resumed_at = self.time.at
         wrong = await self._follow()
@@ -667,8 +677,10 @@ class Rollout:
         """Has it gone on for longer than its policy allows?"""
         at, policy = self.time.at, self.schedule.policy
         spare = SLACK + self.away + self.spare
-        if self._waits_for_people():
+        waited, self.is_waiting = self.is_waiting, self._waits_for_people()
+        if waited or self.is_waiting:
             self.resumed_at = at
+        if self.is_waiting:
             is_over = at - self.pushed_at > PEOPLE_TAKE + timedelta(hours=8) + spare
             return "it waits for people for more than a day" if is_over else ""
         limit = policy.timeout + OVERTIME + 2 * policy.stable_for + spare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,8 @@ from pydantic import ValidationError
 from rollout_cases import LATER, OLD, OURS, TARGET
 
 from bot.core.facts import ApplicationFacts, ResourceResult
-from bot.integrations.argocd_facts import read_application
+from bot.integrations.argocd_facts import causes, read_application
+from bot.integrations.argocd_objects import Result
 from bot.integrations.argocd_text import said
 from bot.integrations.argocd_tracking import repository_name
 
@@ -369,3 +371,55 @@ def test_an_operation_that_broke_before_its_first_resource_is_ours_by_its_reques
     found = read({"operationState": state}).operation
     assert found
     assert (found.phase, found.revision, found.is_full, found.message) == ("Error", OURS, True, "denied")
+
+
+@pytest.mark.parametrize(
+    ("requires_pruning", "namespace", "stays"),
+    [(True, "shop", True), (False, "shop", False), (True, "other", False)],
+    ids=["kept", "back in git", "of another namespace"],
+)
+def test_what_must_not_be_pruned_stays_although_argo_cd_prunes(
+    requires_pruning: bool, namespace: str, stays: bool
+) -> None:
+    """`Prune=false` on a resource: the last sync left it, and so will the next one."""
+    thing = {"kind": "ConfigMap", "namespace": "shop", "name": "old"}
+    skipped = thing | {"namespace": namespace, "status": "PruneSkipped"}
+    status = {
+        "resources": [thing | {"status": "OutOfSync", "requiresPruning": requires_pruning}],
+        "operationState": {"phase": "Succeeded", "syncResult": {"resources": [skipped]}},
+    }
+    found = read(status, spec={"syncPolicy": {"automated": {"prune": True}}})
+    names = ("ConfigMap/old",)
+    assert (found.out_of_sync, found.to_prune) == (((), names) if stays else (names, ()))
+
+
+@pytest.mark.parametrize(
+    "piece", ['"://host:80",', "tokentoken", 'token:"', "://a:b/", "eyJ", "a/1", "x--", "\\"]
+)
+def test_a_hostile_text_takes_no_time(piece: str) -> None:
+    """Two megabytes that once took minutes, in which nothing else was done."""
+    began = time.monotonic()
+    assert len(said(piece * (2_000_000 // len(piece)))) <= 300
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("helm template . --set db.password=hunter2 failed", "helm template . --set db.password=*** failed"),
+        ("get https://h/index.yaml?token=abc123secret: 404", "get https://h/index.yaml?token=*** 404"),
+        (f"cannot sync to {'a1' * 20} of x@sha256:{'b2' * 32}", None),
+        ("the path /tmp/_argocd-repo/3f1c2a9e-11aa-4bcd-9e77-0123456789ab/charts is missing", None),
+    ],
+)
+def test_outside_texts_lose_their_secrets_and_keep_commits_and_paths(text: str, shown: str | None) -> None:
+    """Helm repeats its whole command."""
+    assert said(text) == (shown or text)
+
+
+def test_a_failed_resource_keeps_its_reason_whatever_its_name() -> None:
+    """It is called like a secret, and is none."""
+    broken = {"kind": "Secret", "name": "db-token", "status": "SyncFailed", "message": "denied by a webhook"}
+    results = [Result.model_validate(broken)]
+    assert causes(results, "") == "Secret/db-token: denied by a webhook"
+    assert causes([], "exit 1, password=hunter2") == "exit 1, password=***"

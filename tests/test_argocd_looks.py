@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from argocd_door import HERE, TOKEN, Door, Handler, answering, routing, saying, telling
-from rollout_cases import APPLICATION, IMAGE, OURS, TARGET
+from rollout_cases import APPLICATION, IMAGE, OLD, OURS, TARGET
 
 from bot.core.errors import Failed
 from bot.core.facts import ApplicationFacts
@@ -128,27 +128,27 @@ SOME_STEP = "the ApplicationSet shop syncs it in one of its steps"
 
 
 @pytest.mark.parametrize(
-    ("metadata", "state", "answer", "says"),
+    ("metadata", "state", "answer", "says", "may"),
     [
-        (OWNED, None, ROLLING, STEP),
-        (OWNED, ROLLED, ROLLING, STEP),
-        (OWNED, ROLLED, saying(403, "permission denied"), SOME_STEP),
-        (OWNED, None, saying(403, "permission denied"), ""),
-        (OWNED, None, AT_ONCE, ""),
-        (OWNED, ROLLED, telling({"spec": {"strategy": {"type": "RollingSync"}}}), SOME_STEP),
-        ({}, ROLLED, ROLLING, ""),
+        (OWNED, None, ROLLING, STEP, False),
+        (OWNED, ROLLED, ROLLING, STEP, False),
+        (OWNED, ROLLED, saying(403, "permission denied"), SOME_STEP, False),
+        (OWNED, None, saying(403, "permission denied"), "", False),
+        (OWNED, None, AT_ONCE, "", True),
+        (OWNED, ROLLED, telling({"spec": {"strategy": {"type": "RollingSync"}}}), SOME_STEP, False),
+        ({}, ROLLED, ROLLING, "", True),
     ],
     ids=["rolls", "rolled", "hidden", "hidden, never rolled", "all at once", "no step yet", "not owned"],
 )
 async def test_an_application_set_that_rolls_tells_its_step(
-    door: Door, metadata: dict[str, Any], state: Any, answer: Handler, says: str
+    door: Door, metadata: dict[str, Any], state: Any, answer: Handler, says: str, may: bool
 ) -> None:
-    """Nobody has to press Sync then; where the bot may not see the steps, the last operation tells as much."""
+    """Nobody has to press Sync then, and nobody is offered to where the bot may not see whether there are steps."""
     status = {"sync": {"status": "OutOfSync", "revision": OURS}, "operationState": state}
     found = application(automated=False, metadata=metadata, status=status)
     seen = await look(door, found, {SET: answer, MAY_SYNC: YES})
     assert seen.rolls_with == says
-    assert seen.may_sync is not bool(says)
+    assert seen.may_sync is may
     assert all(request.query["appsetNamespace"] == "argocd" for request in door.asked if request.path == SET)
 
 
@@ -316,3 +316,34 @@ async def test_an_anonymous_visitor_is_told_from_one_who_is_sent_away(
     async with client(door) as argo:
         found = await argo.identity("main")
     assert (found.is_logged_in, found.is_anonymous) == (known, anonymous)
+
+
+HERE_NOW = {"syncResult": {"revision": OURS}, "finishedAt": "2026-11-24T16:00:00Z"}
+BEFORE = {"syncResult": {"revision": OLD}, "finishedAt": "2026-11-24T16:00:00Z"}
+DRY = {"sync": {"dryRun": True, "revision": OURS}}
+
+
+@pytest.mark.parametrize(
+    ("operation", "compared", "matters"),
+    [
+        (None, "16:30", False),
+        (BEFORE, "16:30", False),
+        (BEFORE, "16:10", True),
+        (HERE_NOW, "16:30", True),
+        (HERE_NOW | {"operation": DRY}, "16:30", False),
+    ],
+    ids=["never synced", "an old sync", "a commit came right after", "drifted since", "rehearsed"],
+)
+async def test_pods_are_not_asked_for_while_somebody_has_to_sync(
+    door: Door, operation: dict[str, Any] | None, compared: str, matters: bool
+) -> None:
+    """That can take a day, and the manifests are megabytes; a rollout that can still be followed is."""
+    whole = {"phase": "Succeeded", "operation": {"sync": {}}}
+    status = {
+        "sync": {"status": "OutOfSync", "revision": OURS},
+        "operationState": whole | operation if operation else None,
+        "reconciledAt": f"2026-11-24T{compared}:00Z",
+    }
+    seen = await look(door, application(automated=False, status=status), pods(answer=saying(404, "none")))
+    assert (seen.workloads is not None) is matters
+    assert ("/managed-resources" in asked(door)) is matters

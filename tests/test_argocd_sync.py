@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from argocd_door import HERE, TOKEN, Door, hang, saying, telling
-from rollout_cases import APPLICATION, OURS
+from rollout_cases import APPLICATION, LATER, OURS
 
 from bot.core.errors import Refused, Unavailable
 from bot.integrations import argocd_sync
@@ -28,6 +28,7 @@ class Syncing:
         self.posts: list[dict[str, Any]] = []
         self.spec: dict[str, Any] = {"source": SOURCE}
         self.resources: list[dict[str, Any]] = []
+        self.sync = {"status": "OutOfSync", "revision": OURS}
         self.reconciled_at = "2026-08-24T09:00:00Z"
         self.operation: dict[str, Any] | None = None
         self.state: dict[str, Any] | None = None
@@ -60,6 +61,7 @@ class Syncing:
 
     def _object(self) -> dict[str, Any]:
         status = {
+            "sync": self.sync,
             "operationState": self.state,
             "resources": self.resources,
             "reconciledAt": self.reconciled_at,
@@ -317,3 +319,64 @@ async def test_a_rehearsal_waits_for_its_own_end(syncing: Syncing, argo: ArgoCD)
     syncing.after_post = overtaken
     with pytest.raises(Unavailable, match="did not end"):
         await asking
+
+
+@pytest.mark.parametrize("looks", [100, 0], ids=["it runs", "it is over"])
+async def test_a_sync_that_is_under_way_is_neither_rehearsed_nor_begun_again(
+    syncing: Syncing, argo: ArgoCD, looks: int
+) -> None:
+    """A dry run would take the place of its record, and with that the mark that keeps it from being begun twice."""
+    syncing.looks_until_end = looks
+    await begin(argo)
+    assert await argo.rehearse(APPLICATION, revision=OURS, promotion="pr-7") == ()
+    if not looks:
+        syncing.sync["status"], syncing.reconciled_at = "Synced", "2026-08-24T09:05:00Z"
+    await begin(argo)
+    assert len(syncing.posts) == 1
+
+
+async def test_a_sync_of_another_promotion_does_not_stand_for_the_rehearsal(
+    syncing: Syncing, argo: ArgoCD
+) -> None:
+    """Nor does one that nobody marked."""
+    for info in ([{"name": "promote-bot/promotion", "value": "pr-6"}], []):
+        syncing.state, syncing.looks_until_end = DONE | {"operation": {"info": info}}, 0
+        await argo.rehearse(APPLICATION, revision=OURS, promotion="pr-7")
+        await argo.rehearse(APPLICATION, revision=OURS)
+    assert [body.get("dryRun") for body in syncing.posts] == [True] * 4
+
+
+async def rehearsed(syncing: Syncing, argo: ArgoCD) -> None:
+    """A dry run that went well."""
+    syncing.looks_until_end = 0
+    await argo.rehearse(APPLICATION, revision=OURS, promotion="pr-7")
+    assert syncing.posts.pop()["dryRun"]
+
+
+@pytest.mark.parametrize(
+    ("sync", "says"),
+    [
+        ({"status": "Synced"}, "is Synced by now: there is nothing left to sync"),
+        ({"status": "Unknown"}, "is Unknown by now, so nobody knows what a sync would change"),
+        ({"status": ""}, "is not known by now"),
+        ({"revision": LATER}, f"another commit since the dry run: {LATER}, not {OURS}"),
+        ({"revision": "", "revisions": [OURS, LATER]}, f"since the dry run: {OURS},{LATER}, not {OURS}"),
+    ],
+)
+async def test_what_changed_since_the_dry_run_is_not_synced(
+    syncing: Syncing, argo: ArgoCD, sync: dict[str, Any], says: str
+) -> None:
+    """What somebody agreed to is what was rehearsed: the rest is told, and nothing is posted."""
+    await rehearsed(syncing, argo)
+    syncing.sync |= sync
+    with pytest.raises(Refused, match=says):
+        await begin(argo)
+    assert syncing.posts == []
+
+
+async def test_what_was_rehearsed_is_synced(syncing: Syncing, argo: ArgoCD) -> None:
+    """Also where the branch had gone on before the dry run already."""
+    syncing.sync["revision"] = LATER
+    await rehearsed(syncing, argo)
+    await begin(argo)
+    assert len(syncing.posts) == 1

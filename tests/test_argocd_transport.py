@@ -15,11 +15,24 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from argocd_door import ANSWER, HERE, TOKEN, Door, Handler, answering, hang, saying, telling, wait_until
+from argocd_door import (
+    ANSWER,
+    HERE,
+    TOKEN,
+    Door,
+    Handler,
+    answering,
+    hang,
+    routing,
+    saying,
+    telling,
+    wait_until,
+)
 from rollout_cases import APPLICATION, TARGET
 
 from bot.core.errors import Failed, PromoteError, Unavailable
 from bot.core.facts import ApplicationFacts
+from bot.integrations import argocd_http
 from bot.integrations.argocd import ArgoCD, Server
 
 
@@ -232,10 +245,11 @@ async def test_pods_are_asked_for_where_they_tell_something(
         "targetRevision": "main",
         "helm": {"valueFiles": [TARGET.path]},
     }
-    door.answer = answering(json.dumps(ANSWER | {"spec": {"source": source}} | application))
+    spec = {"source": source, "syncPolicy": {"automated": {}}}
+    door.answer = answering(json.dumps(ANSWER | {"spec": spec} | application))
     assert ((await look(door.url)).workloads is not None) is matters
-    parts = [request.path.removeprefix(HERE) for request in door.asked if request.path.startswith(HERE)]
-    assert parts == ["", *(["/managed-resources", "/resource-tree"] if matters else [])]
+    parts = {request.path.removeprefix(HERE) for request in door.asked} - {"", "/syncwindows"}
+    assert parts == ({"/managed-resources", "/resource-tree"} if matters else set())
 
 
 async def test_pods_that_cannot_be_read_now_do_not_hide_the_rest(door: Door) -> None:
@@ -343,3 +357,57 @@ async def test_a_call_without_an_answer_is_counted_too(door: Door) -> None:
             await argo.observe(TARGET, replace(APPLICATION, server=server), refresh=False)
     await argo.aclose()
     assert counted == [("slow", "application", "timeout"), ("away", "application", "unreachable")]
+
+
+NESTED = "[" * 200_000
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answering(NESTED),
+        answering(f"data:{NESTED}", "text/event-stream"),
+    ],
+)
+async def test_an_answer_that_is_too_deep_is_none(door: Door, answer: Handler) -> None:
+    """It is told like any other that cannot be read."""
+    door.answer = answer
+    assert isinstance(await trouble(door.url), Unavailable)
+
+
+async def test_manifests_that_are_too_deep_hide_only_themselves(door: Door) -> None:
+    """Argo CD hands them on as they are in git."""
+    source = {"repoURL": TARGET.repository.url, "helm": {"valueFiles": [TARGET.path]}}
+    here = ANSWER | {"spec": {"source": source}, "status": {"sync": SYNCED}}
+    managed = {"items": [{"targetState": NESTED}]}
+    door.answer = routing(
+        {
+            HERE: telling(here),
+            f"{HERE}/managed-resources": telling(managed),
+            f"{HERE}/resource-tree": telling({}),
+        }
+    )
+    found = await look(door.url)
+    assert (found.sync, found.workloads) == ("Synced", None)
+
+
+async def test_an_answer_without_an_end_is_not_read_to_it(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody's memory is filled with it."""
+    monkeypatch.setattr(argocd_http, "LONGEST_BODY", 2**20)
+    sent = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while sent < 2**26:
+                await response.write(b" " * 2**16)
+                sent += 2**16
+        return response
+
+    door.answer = answer
+    assert "answers with more than 1 MB" in str(await trouble(door.url))
+    assert sent < 2**26

@@ -89,7 +89,7 @@ async def test_whoever_presses_it_is_named_and_the_rollout_goes_live(world: Worl
     assert await press(world, id) == f"`{id}`: Argo CD syncs manual-app 15 to prod now; the card follows it."
     assert (await world.rest(id)).phase is Phase.LIVE
     assert world.argocd.truth(PROD).runs("15")
-    assert f"<@{DANA}> had Argo CD sync it" in await world.thread(id)
+    assert f"<@{DANA}> asked Argo CD to sync it" in await world.thread(id)
     assert len(operations(world)) == 1
 
 
@@ -168,7 +168,7 @@ async def test_a_dry_run_that_fails_is_told_and_nothing_is_synced(world: World) 
     assert "Nothing was changed" in answer
     world.passes(30)
     assert world.argocd.truth(PROD).runs(VERSIONS["prod"])
-    assert (operations(world), "had Argo CD sync it" in await world.thread(id)) == ([], False)
+    assert (operations(world), "asked Argo CD to sync it" in await world.thread(id)) == ([], False)
     assert "Argo CD syncs" in await press(world, id, number=2)
     assert (await world.rest(id)).phase is Phase.LIVE
 
@@ -179,7 +179,7 @@ async def test_a_window_that_forbids_it_is_told(world: World) -> None:
     world.argocd.windows["default"] = [SyncWindow(kind="deny", schedule="* * * * *", duration="1h")]
     answer = await press(world, id)
     assert "blocked by sync window. Wait until the window lets it" in answer
-    assert (operations(world), "had Argo CD sync it" in await world.thread(id)) == ([], False)
+    assert (operations(world), "asked Argo CD to sync it" in await world.thread(id)) == ([], False)
 
 
 async def test_a_window_that_lets_people_sync_is_no_obstacle(world: World) -> None:
@@ -199,7 +199,7 @@ async def test_an_operation_that_runs_is_told(world: World) -> None:
     reply = await world.press(id, "sync", user=DANA)
     assert reply.error is None
     assert "another operation is already in progress. Wait until that one has ended" in await world.answer()
-    assert "had Argo CD sync it" not in await world.thread(id)
+    assert "asked Argo CD to sync it" not in await world.thread(id)
     assert (await world.rest(id)).phase is Phase.LIVE
     assert len(operations(world)) == 1
 
@@ -226,7 +226,7 @@ async def test_pressed_twice_it_is_synced_once(world: World) -> None:
     late = world.slack.click(DANA, CHANNEL, seen.ts, BUTTON, seen=seen)
     assert "it is live since" in await answered(world, late, number=3)
     assert len(operations(world)) == 1
-    assert (await world.thread(id)).count("had Argo CD sync it") == 1
+    assert (await world.thread(id)).count("asked Argo CD to sync it") == 1
 
 
 async def test_what_is_synced_already_is_not_synced_again(world: World) -> None:
@@ -239,7 +239,7 @@ async def test_what_is_synced_already_is_not_synced_again(world: World) -> None:
     assert "waits for somebody to sync it" in await press(world, id, number=2)
     assert (await world.rest(id)).phase is Phase.LIVE
     assert len(operations(world)) == 1
-    assert (await world.thread(id)).count("had Argo CD sync it") == 1
+    assert (await world.thread(id)).count("asked Argo CD to sync it") == 1
 
 
 async def test_one_press_that_is_delivered_three_times_is_one_sync(world: World) -> None:
@@ -298,7 +298,7 @@ async def test_with_argo_cd_away_nothing_is_recorded(world: World) -> None:
     world.argocd.down = False
     assert "Argo CD is not available" in answer
     assert "Nothing was recorded; try again in a moment" in answer
-    assert "had Argo CD sync it" not in await world.thread(id)
+    assert "asked Argo CD to sync it" not in await world.thread(id)
 
 
 class LeavesAfterTheDryRun(ArgoCD):

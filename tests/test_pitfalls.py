@@ -295,7 +295,7 @@ def test_an_unknown_revision_is_never_success_whatever_else_is_right() -> None:
 def test_the_digest_of_the_pods_is_told_where_it_proves_something() -> None:
     """Equal: proved. Another one may be the platform's part of the same image: that is said, and no failure."""
     digest, other = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-    for found, says in ((digest, "proved by its digest"), (other, "its digest cannot be compared")):
+    for found, says in ((digest, "1 of 1 proved by the digest"), (other, "its digest cannot be compared")):
         following = Following()
         running = facts(workloads=workloads(pod(digests=frozenset({found}))))
         confirmed = been(Stage.CONFIRMING, since=0, refreshed_at=after(10))

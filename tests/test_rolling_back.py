@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from test_rollback import back, history
 from world import AMY, BEN, CHANNEL, DANA, GUS, MEL, OLGA, VERSIONS, World, push, world_in
 
-from bot.core.errors import Refused
+from bot.core import promoter
+from bot.core.errors import Refused, TargetBusy
 from bot.core.ports import Change
 from bot.core.promotion import Phase, Promotion, PromotionId
 from bot.core.reconciling import Reconciling
@@ -116,8 +118,8 @@ async def test_a_typed_rollback_takes_the_ordinary_way(world: World) -> None:
         ("rollback manual-app prd", "Did you mean “prod”?"),
         ("rollback manual-app 14 to prod", "I know no environment called “14”"),
         ("rollback manual-app", "Type /promote rollback &lt;app&gt; &lt;environment&gt;"),
-        ("rollback manual-app stage", "None of my commits brought anything to manual-app in stage"),
-        ("rollback manual-app stage to 14", "None of my commits brought anything to manual-app in stage"),
+        ("rollback manual-app stage", "none of my commits brought anything to manual-app in stage"),
+        ("rollback manual-app stage to 14", "none of my commits brought anything to manual-app in stage"),
         ("rolback manual-app prod", "Did you mean the word “rollback”?"),
         ("rollbakc prod", "Did you mean the word “rollback”?"),
         ("roll back prod", "Did you mean the word “rollback”?"),
@@ -328,7 +330,7 @@ async def test_a_digest_comes_back_with_its_version(world: World) -> None:
         await world.promoter.approve(id, user=AMY)
         await world.advance_until(id, Phase.COMMITTED)
         assert digest(version) in sample.read_file(world.repository, "values-prod.yaml")
-    promotion = await roll_back(world)
+    promotion = await roll_back(world, version="15")
     assert (promotion.version, promotion.digest) == ("15", digest("15"))
     await world.promoter.approve(promotion.id, user=AMY)
     await world.advance_until(promotion.id, Phase.COMMITTED)
@@ -426,8 +428,8 @@ async def interrupted(world: World, meanwhile: Callable[[], Awaitable[object]]) 
     store = Interrupted(connect(world.redis_url, quick=False))
     store.meanwhile = meanwhile
     try:
-        promoter = world.new_promoter(store=store)
-        return await promoter.roll_back(app="manual-app", environment="prod", user=MEL)
+        people = world.new_promoter(store=store)
+        return await people.roll_back(app="manual-app", environment="prod", user=MEL)
     finally:
         await store.aclose()
 
@@ -451,6 +453,38 @@ async def test_another_rollback_at_that_very_moment_is_told(world: World) -> Non
     winner = await the_only_one(world)
     assert winner.is_rollback
     assert f"is held by {winner.id}, asked for by Dana Ortiz: it waits for approval" in str(refused.value)
+
+
+class Answering(RedisStore):
+    """Something happens right after it has said that the target is held."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def create(self, promotion: Promotion, **words: Any) -> PromotionId:
+        """Save; where that is refused, something happens before anybody hears of it."""
+        try:
+            return await super().create(promotion, **words)
+        except TargetBusy:
+            if meanwhile := self.meanwhile:
+                self.meanwhile = None
+                await meanwhile()
+            raise
+
+
+async def test_what_has_just_ended_holds_nobody_up(world: World) -> None:
+    """Neither a rollback nor a request is refused because of a promotion that is over when the answer is read."""
+    await live(world)
+    store = Answering(connect(world.redis_url, quick=False))
+    people = world.new_promoter(store=store)
+    made = []
+    for ask in (people.roll_back, partial(people.request, version=None, reason=None)):
+        waiting = await next_one(world) if not made else made[-1]
+        store.meanwhile = partial(world.promoter.cancel, waiting, user=AMY)
+        promotion = await world.moving(ask(app="manual-app", environment="prod", user=MEL))
+        assert (await world.find(waiting)).phase is Phase.CANCELLED
+        made.append(promotion.id)
+    assert await world.store.holder(world.target()) == made[-1]
+    await store.aclose()
 
 
 async def test_what_is_written_at_that_very_moment_is_not_overruled(world: World) -> None:
@@ -575,6 +609,32 @@ async def test_git_knows_what_the_store_has_forgotten(world: World) -> None:
     assert (await roll_back(world, "dev", version="16")).version == "16"
 
 
+@given(st.integers(1, 6))
+def test_what_lies_too_far_back_to_be_read_is_not_made_up(read: int) -> None:
+    """However few of the commits are read: what was rolled back is never the default, and nothing comes to and fro."""
+    commits = history("13", "14", "15", "16", "<15", "<14")[:read]
+    stack = [each.image.version for each in deployed(commits, PROD)]
+    assert stack[-1] == "14"
+    assert not {"15", "16"} & set(stack)
+    if "13" in stack:
+        assert back(commits, "14") == "13"
+    else:
+        with pytest.raises(Refused, match=r"before 14\. Say which one"):
+            back(commits, "14")
+
+
+async def test_a_history_that_is_longer_than_it_is_read_is_told_as_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the newest commits alone nobody knows what was there before: it is asked for, and not guessed."""
+    await brought(world, "17", "18")
+    await world.rest((await roll_back(world, "dev")).id)
+    monkeypatch.setattr(promoter, "MOST_COMMITS", 1)
+    with pytest.raises(Refused, match=r"before 17\. Say which one: /promote rollback manual-app dev to"):
+        await default(world)
+    assert (await roll_back(world, "dev", version="18")).version == "18"
+
+
 @given(st.lists(st.sampled_from(["14", "15", "16", "<14", "<15"]), min_size=1, max_size=10))
 def test_whatever_was_there_may_be_named(words: list[str]) -> None:
     """Each version that our commits tell of may come back by its name, and no other; the default is one of them."""
@@ -585,7 +645,7 @@ def test_whatever_was_there_may_be_named(words: list[str]) -> None:
     commits = history(*versions)
     target = PROD
     if not commits:
-        with pytest.raises(Refused, match="None of my commits"):
+        with pytest.raises(Refused, match="none of my commits"):
             everything(commits, target)
         return
     stood = everything(commits, target)

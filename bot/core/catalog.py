@@ -35,6 +35,11 @@ class Image:
         """Is it known which build this is?"""
         return self.digest != UNKNOWN
 
+    def may_be(self, other: Image) -> bool:
+        """The same version, and as far as both digests are known the same build?"""
+        is_other_build = self.has_digest and other.has_digest and self.digest != other.digest
+        return self.version == other.version and not is_other_build
+
     def __str__(self) -> str:
         return f"{self.version}@{self.digest}" if self.has_digest else self.version
 

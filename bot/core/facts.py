@@ -80,6 +80,11 @@ class Workloads:
         """The pods that are not on their way out."""
         return tuple(pod for pod in self.pods if not pod.is_terminating)
 
+    def running(self, image: str) -> tuple[Pod, ...]:
+        """The pods that stay and hold this image, whatever else they hold."""
+        name = split_image(image)[0]
+        return tuple(pod for pod in self.staying if any(split_image(each)[0] == name for each in pod.images))
+
     @property
     def says(self) -> str:
         """How many pods are ready, and the troubles of those that are not."""
@@ -168,12 +173,16 @@ class Unseen:
     outcome: Outcome = Outcome.UNREACHABLE
 
 
-def image_doubt(workloads: Workloads, image: str) -> str:
+def image_doubt(workloads: Workloads, image: str, *, digest: str | None = None) -> str:
     """Why the image is not proved to run everywhere; empty where it is.
 
-    The rendered manifests must hold it, and of the pods that stay, each must be ready and run no other version of it.
+    The rendered manifests must hold it, and of the pods that stay, each must be ready and run no other version of it;
+    where its digest is known, none of them may name another one.
     """
     name, wanted = split_image(image)
+    spelled = [*workloads.rendered_images, *(each for pod in workloads.staying for each in pod.images)]
+    if digest and (others := _digests(spelled, name) - {digest}):
+        return f"the manifests or pods name the digest {min(others)[:19]}…, not {digest[:19]}…"
     rendered = _versions(workloads.rendered_images, name)
     if wanted not in rendered:
         return f"the manifests hold {' and '.join(sorted(rendered)) or 'no version of ' + name}"
@@ -222,6 +231,12 @@ def split_image(image: str) -> tuple[str, str]:
     elif "." not in host and ":" not in host and host != "localhost":
         name = f"docker.io/{host}/{rest}"
     return name, tag
+
+
+def _digests(images: Iterable[str], name: str) -> set[str]:
+    """Which digests of one image are named among these."""
+    named = (each.partition("@") for each in images if split_image(each)[0] == name)
+    return {digest for _, _, digest in named if digest}
 
 
 def _versions(images: Iterable[str], name: str) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -49,6 +49,7 @@ class Following:
         kept = await self.store.look(promotion.id)
         before = replace(kept, began_at=kept.began_at or now).not_after(now)
         seen = await self._look(promotion, target, before, {each.key: each for each in before.applications})
+        seen = await self._certain(promotion, target, before, seen)
         look = replace(before, applications=seen, waits_for="", not_before=None, tries=0, breaks=0)
         if look != kept:
             await self.store.save_look(promotion.id, look)
@@ -83,11 +84,23 @@ class Following:
         )
         if any(each.stage is Stage.SUPERSEDED for each in seen):
             return None
+        seen = await self._certain(promotion, target, look, _rendered_anew(seen, look))
         latest = replace(await self.store.look(promotion.id), watched=seen)
         if all(each.stage is Stage.LIVE for each in seen):
-            latest = replace(latest, recovered=seen[0].says, recovered_at=self.clock.now())
+            latest = replace(latest, recovered=_all_say(seen), recovered_at=self.clock.now())
         await self.store.save_look(promotion.id, latest)
         return timedelta(0) if latest.recovered else WATCH_EVERY
+
+    async def _certain(
+        self, promotion: Promotion, target: Target, look: Look, seen: tuple[Progress, ...]
+    ) -> tuple[Progress, ...]:
+        """Where the last of several is live, the others are looked at once more: they may have changed since."""
+        if len(seen) == 1 or any(each.stage is not Stage.LIVE for each in seen):
+            return seen
+        again = await self._look(promotion, target, look, {})
+        return tuple(
+            live if now.stage is Stage.CONFIRMING else now for live, now in zip(seen, again, strict=True)
+        )
 
     async def _look(
         self, promotion: Promotion, target: Target, look: Look, known: Mapping[str, Progress]
@@ -168,7 +181,11 @@ class Following:
                 await self._require_host(target)
             relations = {
                 revision: await self.values.relate(
-                    target, revision=revision, commit=commit, version=promotion.version
+                    target,
+                    revision=revision,
+                    commit=commit,
+                    version=promotion.version,
+                    digest=promotion.digest,
                 )
                 for revision in sorted(facts.revisions)
             }
@@ -210,9 +227,21 @@ def _ended(promotion: Promotion, look: Look, clock: Clock) -> Promotion | None:
             return end(at=now, why=why, outcome=told[0].outcome)
     outcomes = {progress.outcome for progress in look.applications}
     outcome = outcomes.pop() if len(outcomes) == 1 else Outcome.LIVE
-    said = {progress.says for progress in look.applications}
-    why = said.pop() if len(said) == 1 else "; ".join(map(_last_words, look.applications))
-    return promotion.go_live(at=now, why=why, outcome=outcome)
+    return promotion.go_live(at=now, why=_all_say(look.applications), outcome=outcome)
+
+
+def _all_say(seen: Sequence[Progress]) -> str:
+    """What is said of all, once where it is the same."""
+    said = {progress.says for progress in seen}
+    return said.pop() if len(said) == 1 else "; ".join(map(_last_words, seen))
+
+
+def _rendered_anew(seen: Sequence[Progress], look: Look) -> tuple[Progress, ...]:
+    """What was asked of Argo CD's cache once is not asked again because a look was forgotten."""
+    asked = {each.key: each.rendered_anew_at for each in (*look.applications, *look.watched)}
+    return tuple(
+        replace(each, rendered_anew_at=each.rendered_anew_at or asked.get(each.key)) for each in seen
+    )
 
 
 def _last_words(progress: Progress) -> str:

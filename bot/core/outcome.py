@@ -32,11 +32,19 @@ class Outcome(StrEnum):
     """Because of a bug of ours: nobody knows."""
 
     @property
+    def is_unseen(self) -> bool:
+        """Does nobody know how it ended, because nobody could look?"""
+        return self in _UNSEEN
+
+    @property
     def may_heal(self) -> bool:
         """Can it come right by itself, or by somebody's hand in the cluster, without another commit?"""
         return self in _MAY_HEAL
 
 
+_UNSEEN = frozenset(
+    {Outcome.UNREACHABLE, Outcome.TOKEN_EXPIRED, Outcome.NO_PERMISSION, Outcome.MISSING, Outcome.BROKEN}
+)
 _MAY_HEAL = frozenset(
     {
         Outcome.SYNC_FAILED,

@@ -254,8 +254,13 @@ class ValuesRepository(Protocol):
         """Does the branch still hold this commit? False only where the remote says so now."""
         ...
 
-    async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:
-        """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?"""
+    async def relate(
+        self, target: Target, *, revision: str, commit: str, version: str, digest: str = UNKNOWN
+    ) -> Relation:
+        """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?
+
+        Where the digest is known and the file holds one, that one too.
+        """
         ...
 
 
@@ -276,8 +281,13 @@ class Cluster(Protocol):
         """A pod in trouble, and the last lines that it wrote, without secrets; empty where nobody tells."""
         ...
 
-    async def rehearse(self, application: Application, *, revision: str | None) -> tuple[str, ...]:
-        """Try a sync without doing it; returns what it would change, `Deployment/manual-app`. Raises as `sync`."""
+    async def rehearse(
+        self, application: Application, *, revision: str | None, promotion: str = ""
+    ) -> tuple[str, ...]:
+        """Try a sync without doing it; returns what it would change, `Deployment/manual-app`. Raises as `sync`.
+
+        Nothing is tried where a sync of this promotion is under way.
+        """
         ...
 
     async def sync(self, application: Application, *, revision: str | None, promotion: str) -> None:

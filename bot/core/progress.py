@@ -83,6 +83,8 @@ class Progress:
     """How many were asked for since it could last not be judged."""
     rendered_anew_at: datetime | None = None
     """When Argo CD was asked to forget what it had rendered; once is enough."""
+    waits: bool = False
+    """Does it wait for people, also while Argo CD is out of sight?"""
     resumed_at: datetime | None = None
     """When a wait for people was over: the time limit counts from there."""
     pods: str = ""

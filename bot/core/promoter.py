@@ -136,8 +136,8 @@ class Promoter:
     async def roll_back_from(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
         """Take back this very promotion, as long as what it brought is still there."""
         gone, _, _ = await self._authorised(Action.ROLL_BACK, id, user)
-        now = (await self.values.current(self.target_of(gone))).version
-        if now != gone.version:
+        now = await self.values.current(self.target_of(gone))
+        if not now.may_be(Image(version=gone.version, digest=gone.digest)):
             raise Refused(
                 f"{gone.environment} holds {now} now, not {gone.version}. To go back from there: "
                 f"/promote rollback {gone.app} {gone.environment}"
@@ -212,11 +212,10 @@ class Promoter:
                 f"No application of {promotion.id} waits for somebody to sync it: {promotion.told}."
             )
         for each in waiting:
-            await self.cluster.rehearse(each, revision=promotion.revision)
+            await self.cluster.rehearse(each, revision=promotion.revision, promotion=promotion.id)
         now = self.clock.now()
         asked = await self._change(promotion, lambda current: current.ask_to_sync(by=user, at=now))
-        for each in waiting:
-            await self._begin_to_sync(each, asked)
+        await self._sync_all(waiting, asked)
         return asked
 
     async def _waiting(self, promotion: Promotion, target: Target) -> list[Application]:
@@ -227,10 +226,42 @@ class Promoter:
         waited = [
             each
             for each in target.applications
-            if (progress := look.of(each)) and progress.stage is Stage.UNSYNCED
+            if (progress := look.of(each)) and progress.stage is Stage.UNSYNCED and progress.may_sync
         ]
-        facts = await asyncio.gather(*(self.cluster.observe(target, each, refresh=False) for each in waited))
-        return [each for each, found in zip(waited, facts, strict=True) if found.sync == "OutOfSync"]
+        still = await asyncio.gather(*(self._still_waits(promotion, target, each) for each in waited))
+        return [each for each, waits in zip(waited, still, strict=True) if waits]
+
+    async def _still_waits(self, promotion: Promotion, target: Target, application: Application) -> bool:
+        """Would a sync bring this commit now, and take nothing back that came after it?"""
+        facts = await self.cluster.observe(target, application, refresh=False)
+        if facts.sync != "OutOfSync" or facts.is_operating or not (facts.revision and promotion.revision):
+            return False
+        relation = await self.values.relate(
+            target,
+            revision=facts.revision,
+            commit=promotion.revision,
+            version=promotion.version,
+            digest=promotion.digest,
+        )
+        is_there = await self.values.is_on_branch(target, promotion.revision)
+        return relation.contains is True and relation.holds_value and is_there
+
+    async def _sync_all(self, applications: Sequence[Application], asked: Promotion) -> None:
+        """Begin each; where some are begun and others not, say so of each."""
+        begun: list[str] = []
+        refused: list[PromoteError] = []
+        for each in applications:
+            try:
+                await self._begin_to_sync(each, asked)
+                begun.append(each.name)
+            except PromoteError as error:
+                refused.append(error)
+        if refused and begun:
+            raise Refused(
+                f"{', '.join(begun)} is being synced now, and not everything: {'; '.join(map(str, refused))}"
+            )
+        if refused:
+            raise refused[0]
 
     async def _begin_to_sync(self, application: Application, asked: Promotion) -> None:
         try:
@@ -370,10 +401,10 @@ class Promoter:
         raise Refused("Something changed at this very moment; try again.")
 
     async def _failed(self, stack: Sequence[rollback.Deployed]) -> frozenset[str]:
-        """Of the newest promotions that brought these, those that are known to have failed, and stayed so."""
+        """Of the newest promotions that brought these, those that nobody has seen live, although somebody looked."""
         newest = [each.promotion for each in stack if each.promotion][-MOST_ASKED:]
         found = await asyncio.gather(*(self._readable(id) for id in newest))
-        failed = [each.id for each in found if each and each.phase is Phase.FAILED]
+        failed = [each.id for each in found if each and _never_ran(each)]
         looks = await asyncio.gather(*(self.store.look(id) for id in failed))
         return frozenset(id for id, look in zip(failed, looks, strict=True) if not look.recovered)
 
@@ -445,6 +476,14 @@ def _instead_of(promotion: Promotion, held: Promotion) -> Change | None:
         return None
     why = f"{promotion.id} rolls {promotion.environment} back to {promotion.version}"
     return Change(before=held, after=held.supersede(at=promotion.requested_at, why=why))
+
+
+def _never_ran(promotion: Promotion) -> bool:
+    """Did its rollout end before it was live? Where nobody could look, nobody knows."""
+    if promotion.phase is Phase.SUPERSEDED:
+        return True
+    was_seen = promotion.outcome is None or not promotion.outcome.is_unseen
+    return promotion.phase is Phase.FAILED and was_seen
 
 
 def _reason(text: str | None) -> str | None:

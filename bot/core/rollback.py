@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bot.core.catalog import DIGEST, UNKNOWN, Image, Target
@@ -27,13 +27,11 @@ def deployed(written: Iterable[Written], target: Target) -> tuple[Deployed, ...]
     that it brought back; so two rollbacks in a row go back two versions, and not to and fro.
     """
     stack: list[Deployed] = []
+    known: set[str] = set()
     for commit in _oldest_first(written, target):
         _find(stack, commit)
-        place = _place(stack, commit.trailer("New-Version")) if commit.trailer("Rollback-Of") else None
-        if place is not None:
-            del stack[place + 1 :]
-        else:
-            stack.append(_brought(commit))
+        known |= {each.image.version for each in stack}
+        _put(stack, commit, known)
     return tuple(stack)
 
 
@@ -48,8 +46,8 @@ def history(written: Iterable[Written], target: Target) -> tuple[Deployed, ...]:
         stood.append(_brought(commit))
     if not stood:
         raise Refused(
-            f"None of my commits brought anything to {target.app} in {target.environment}, so I know of nothing to "
-            f"go back to. Promote the version that you want: /promote {target.app} <version> {target.environment}"
+            f"As far back as I look, none of my commits brought anything to {target.app} in {target.environment}, so "
+            f"I know of nothing to go back to. Promote the version that you want: /promote {target.app} <version> {target.environment}"
         )
     return tuple(stood)
 
@@ -58,7 +56,7 @@ def before(stack: Sequence[Deployed], *, now: Image, bad: Iterable[str], target:
     """The newest version before the present one whose promotion is not among the `bad` ones, that failed."""
     bad = frozenset(bad)
     for each in reversed(stack):
-        if each.image.version != now.version and each.promotion not in bad:
+        if not each.image.may_be(now) and each.promotion not in bad:
             return each
     raise Refused(
         f"I know of no version that {target.app} had in {target.environment} before {now.version}. "
@@ -91,6 +89,18 @@ def _find(stood: list[Deployed], commit: Written) -> None:
     old = commit.trailer("Old-Version")
     if not stood or stood[-1].image.version != old:
         stood.append(Deployed(image=Image(version=old)))
+
+
+def _put(stack: list[Deployed], commit: Written, known: Collection[str]) -> None:
+    """Add what the commit brought; a rollback brings it back from where it is in the stack."""
+    version = commit.trailer("New-Version")
+    if commit.trailer("Rollback-Of"):
+        if (place := _place(stack, version)) is not None:
+            del stack[place + 1 :]
+            return
+        if version not in known:
+            stack.clear()  # it is older than every commit that we have read
+    stack.append(_brought(commit))
 
 
 def _brought(commit: Written) -> Deployed:

@@ -113,10 +113,11 @@ def _unseen(facts: Unseen, case: Case) -> Progress:
 
 def _is_over(stage: Stage, case: Case) -> bool:
     """Does the time limit end this stage? What is deployed has an overtime, also where it is out of sight in it."""
-    if stage.waits_for_people:
-        return case.now - case.committed_at >= PEOPLE_TAKE
     before = case.before
-    if not case.is_late or (before and before.stage.waits_for_people):
+    waits = stage.waits_for_people or (stage is Stage.UNREACHABLE and before is not None and before.waits)
+    if waits:
+        return case.now - case.committed_at >= PEOPLE_TAKE
+    if not case.is_late or (before and before.waits):
         return False
     began = before.overtime_since if before else None
     if began and case.now - began >= OVERTIME + 2 * case.policy.stable_for:
@@ -132,9 +133,16 @@ def _remember(name: str, verdict: Verdict, case: Case, *, compared_at: datetime 
     if before.stage is stage:
         compared_at = before.compared_at or compared_at
     else:
-        if before.stage.waits_for_people:
-            before, is_late = replace(before, resumed_at=case.now), False
         before = replace(before, stage=stage, since=case.now)
-    in_overtime = is_late and not stage.waits_for_people
-    overtime_since = (before.overtime_since or case.now) if in_overtime else None
-    return replace(before, says=says, outcome=outcome, compared_at=compared_at, overtime_since=overtime_since)
+    waits = stage.waits_for_people or (stage is Stage.UNREACHABLE and before.waits)
+    if before.waits and not waits:
+        before, is_late = replace(before, resumed_at=case.now), False
+    overtime_since = (before.overtime_since or case.now) if is_late and not waits else None
+    return replace(
+        before,
+        says=says,
+        outcome=outcome,
+        compared_at=compared_at,
+        overtime_since=overtime_since,
+        waits=waits,
+    )

@@ -177,18 +177,16 @@ def _noticed(facts: ApplicationFacts, case: Case) -> Verdict | None:
 
 def _unnoticed(facts: ApplicationFacts, case: Case) -> Verdict:
     """Only the time counts in which Argo CD answered, and was asked to compare: nobody else may have told it."""
-    if facts.errors:
-        if case.has_lasted(Stage.COMPARING, CANNOT_COMPARE_FOR, facts):
-            return failed(Outcome.CANNOT_RENDER, f"Argo CD cannot render it: {facts.errors[0]}")
-        return Verdict(Stage.COMPARING, f"Argo CD has not noticed the commit yet: {facts.errors[0]}")
+    # An error may be of the commit before: it is told, and proves nothing about this one.
+    error = f": {facts.errors[0]}" if facts.errors else ""
     before = case.before
     if before and before.stage is Stage.UNNOTICED and before.seen_at and before.refreshed_at:
         lasted = case.now - before.since
         was_asked = before.refreshed_at >= before.since and case.now - before.seen_at <= LOOKED_LATELY
         if was_asked and lasted >= case.policy.pick_up_within:
-            says = f"not picked up: Argo CD has not noticed the commit for {minutes(lasted)}"
+            says = f"not picked up: Argo CD has not noticed the commit for {minutes(lasted)}{error}"
             return failed(Outcome.NOT_PICKED_UP, says)
-    return Verdict(Stage.UNNOTICED, "Argo CD has not noticed the commit yet")
+    return Verdict(Stage.UNNOTICED, f"Argo CD has not noticed the commit yet{error}")
 
 
 def _by_health(facts: ApplicationFacts, case: Case) -> Verdict:
@@ -199,9 +197,10 @@ def _by_health(facts: ApplicationFacts, case: Case) -> Verdict:
         if case.has_lasted(Stage.DEGRADED, case.policy.degraded_grace, facts):
             return failed(Outcome.DEGRADED, says)
         return Verdict(Stage.DEGRADED, says)
-    if facts.health == "Suspended":
+    was_suspended = case.baseline is not None and case.baseline.health == "Suspended"
+    if facts.health == "Suspended" and not was_suspended:
         return Verdict(Stage.PAUSED, f"paused: {facts.trouble or 'somebody has to resume it'}")
-    if facts.health != "Healthy":
+    if facts.health not in ("Healthy", "Suspended"):
         return Verdict(Stage.ROLLING_OUT, facts.trouble or "synced, pods rolling out")
     if facts.errors:
         return Verdict(Stage.SETTLING, f"healthy, but Argo CD reports: {facts.errors[0]}")
@@ -212,7 +211,7 @@ def _healthy(facts: ApplicationFacts, case: Case) -> Verdict:
     """Healthy is believed when the image is proved, and when it lasts: transient health is common."""
     if facts.workloads is None:
         return Verdict(Stage.SETTLING, "healthy, checking the image")
-    if doubt := image_doubt(facts.workloads, case.image):
+    if doubt := image_doubt(facts.workloads, case.image, digest=case.digest):
         return _doubtful(doubt, facts, case)
     if _is_confirmed(facts, case):
         return _live(facts, case)
@@ -258,11 +257,14 @@ def _live(facts: ApplicationFacts, case: Case) -> Verdict:
 
 
 def _runs(facts: ApplicationFacts, case: Case) -> str:
-    pods = facts.workloads.staying if facts.workloads else ()
+    """Which of the pods run it, and of how many that is proved."""
+    pods = facts.workloads.running(case.image) if facts.workloads else ()
     if not pods:
         return "it has no pods to check"
-    found = [pod.digests for pod in pods if pod.digests]
-    if case.digest is None or not found:
+    asked = [pod for pod in pods if pod.digests]
+    if case.digest is None or not asked:
         return "every pod runs it"
-    is_proved = all(case.digest in digests for digests in found)
-    return f"every pod runs it{', proved by its digest' if is_proved else '; its digest cannot be compared'}"
+    proved = sum(case.digest in pod.digests for pod in asked)
+    if proved < len(asked):
+        return "every pod runs it; its digest cannot be compared"
+    return f"every pod runs it, {proved} of {len(pods)} proved by the digest"

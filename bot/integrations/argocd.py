@@ -17,7 +17,7 @@ from functools import partial
 
 from bot.core.catalog import Application, Target
 from bot.core.errors import Failed, Unavailable
-from bot.core.facts import ApplicationFacts
+from bot.core.facts import ApplicationFacts, Operation
 from bot.integrations import argocd_sync
 from bot.integrations.argocd_answers import Version
 from bot.integrations.argocd_application import ApplicationCalls, Right, read, user
@@ -107,7 +107,7 @@ class ArgoCD:
                 found = await calls.look()
             facts = read(calls.connection, lambda: read_application(found, target))
             facts = replace(facts, name=application.name)
-            if _shows_workloads(facts):
+            if _shows_workloads(facts, target):
                 with_digests = bool(target.digests) and facts.sync == "Synced" and facts.health == "Healthy"
                 workloads = await calls.workloads(target.image, with_digests=with_digests)
                 facts = replace(facts, workloads=workloads)
@@ -115,23 +115,32 @@ class ArgoCD:
                 facts = replace(facts, closed=await calls.closed(self._now()))
             if _waits_for_somebody(facts):
                 rolls_with = await calls.rolls_with(found)
-                may_sync = not rolls_with and await calls.surely_may("sync")
-                facts = replace(facts, rolls_with=rolls_with, may_sync=may_sync)
+                may_sync = rolls_with == "" and await calls.surely_may("sync")
+                facts = replace(facts, rolls_with=rolls_with or "", may_sync=may_sync)
         except Rejected as rejected:
             raise await calls.refusal(rejected) from rejected
         return facts
 
-    async def rehearse(self, application: Application, *, revision: str | None) -> tuple[str, ...]:
-        """Try a sync without doing it; returns what it would change, `Deployment/manual-app`."""
-        return await argocd_sync.rehearse(self._calls(application), revision, limit=self._sync_limit)
+    async def rehearse(
+        self, application: Application, *, revision: str | None, promotion: str = ""
+    ) -> tuple[str, ...]:
+        """Try a sync without doing it; returns what it would change, `Deployment/manual-app`.
+
+        Where a sync for this promotion is under way, nothing is tried.
+        """
+        calls = self._calls(application)
+        return await argocd_sync.rehearse(calls, revision, promotion, limit=self._sync_limit)
 
     async def sync(self, application: Application, *, revision: str | None, promotion: str) -> None:
         """Begin a sync, marked with the promotion's id; where one runs for it already, nothing is begun."""
         await argocd_sync.begin(self._calls(application), revision, promotion, limit=self._sync_limit)
 
-    async def last_words(self, application: Application) -> str:
-        """A pod in trouble, and the last lines that it wrote, without secrets; empty where nobody tells."""
-        return await last_words(self._calls(application))
+    async def last_words(self, application: Application, image: str = "") -> str:
+        """A pod in trouble, and the last lines that it wrote, without secrets; empty where nobody tells.
+
+        Of several containers, the one that runs the image is read.
+        """
+        return await last_words(self._calls(application), image)
 
     async def rights(self, application: Application) -> tuple[Right, ...]:
         """Every right that the bot can use on an application, and whether its account has it. Raises as `observe`."""
@@ -194,10 +203,26 @@ def _is_noticed(facts: ApplicationFacts) -> bool:
     return not (facts.is_deleting or facts.tracks or facts.is_operating) and facts.revision is not None
 
 
-def _shows_workloads(facts: ApplicationFacts) -> bool:
-    """Would pods tell anything now: is something of git's applied, and nothing being applied?"""
-    was_synced = facts.operation is not None and facts.operation.phase == "Succeeded"
-    return _is_noticed(facts) and (facts.sync == "Synced" or was_synced)
+def _shows_workloads(facts: ApplicationFacts, target: Target) -> bool:
+    """Would pods tell anything now: is something of git's applied, and nothing being applied or waited for?"""
+    if not _is_noticed(facts) or facts.sync == "Synced":
+        return _is_noticed(facts)
+    operation = facts.operation
+    if operation is None or operation.phase != "Succeeded":
+        return False
+    return not _waits_for_somebody(facts) or _is_rolling_out(facts, operation, target)
+
+
+def _is_rolling_out(facts: ApplicationFacts, operation: Operation, target: Target) -> bool:
+    """Can a rollout of this operation be followed still, although something differs again?
+
+    What differs may be what it left, or a later commit. Both times are Argo CD's, so no other clock matters.
+    """
+    if not operation.is_full and operation.revision != facts.history_revision:
+        return False
+    if operation.revision == facts.revision or facts.reconciled_at is None or operation.finished_at is None:
+        return True
+    return facts.reconciled_at - operation.finished_at <= target.rollout.timeout
 
 
 def _waits_by_itself(facts: ApplicationFacts) -> bool:

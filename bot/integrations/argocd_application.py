@@ -106,8 +106,11 @@ class ApplicationCalls:
         except (Rejected, Unavailable):
             return ""
 
-    async def rolls_with(self, found: Application) -> str:
-        """The ApplicationSet that syncs it in a step of its own, and how far that is; empty where none does."""
+    async def rolls_with(self, found: Application) -> str | None:
+        """The ApplicationSet that syncs it in a step of its own, and how far that is.
+
+        Empty where none does, None where one owns it and nobody tells.
+        """
         owners = (each.name for each in found.metadata.owner_references if each.kind == "ApplicationSet")
         if not (owner := next(owners, "")):
             return ""
@@ -116,7 +119,7 @@ class ApplicationCalls:
         try:
             its_set = await self._application_set(owner, found.metadata.namespace)
         except (Rejected, Unavailable):
-            return f"the ApplicationSet {owner} syncs it in one of its steps" if was_rolled else ""
+            return f"the ApplicationSet {owner} syncs it in one of its steps" if was_rolled else None
         if its_set.spec.strategy.type != "RollingSync" and not was_rolled:
             return ""
         for step in its_set.status.application_status:
@@ -178,6 +181,12 @@ class ApplicationCalls:
         query = self.query | more
         return await self.connection.get(f"{self.path}/{name}", query, call=name, limit=self.limit)
 
+    async def pod(self, pod: Node) -> object:
+        """The JSON of a pod as it is in the cluster."""
+        return await self.part(
+            "resource", namespace=pod.namespace, resourceName=pod.name, version="v1", kind="Pod"
+        )
+
     async def _digests(self, pods: Iterable[Node], image: str) -> dict[str, frozenset[str]]:
         """What a few ready pods really run; a pod that is gone or hidden tells nothing."""
         asked = [pod for pod in pods if is_ready(pod)][:PODS_ASKED]
@@ -186,9 +195,7 @@ class ApplicationCalls:
 
     async def _digests_of(self, pod: Node, image: str) -> frozenset[str]:
         try:
-            answer = await self.part(
-                "resource", namespace=pod.namespace, resourceName=pod.name, version="v1", kind="Pod"
-            )
+            answer = await self.pod(pod)
             return self.read(lambda: read_digests(answer, image))
         except (Rejected, Unavailable):
             return frozenset()
@@ -229,5 +236,5 @@ def read(connection: Connection, reading: Callable[[], _Read]) -> _Read:
     """What `reading` makes of an answer; an answer that it cannot make sense of comes from something else."""
     try:
         return reading()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unavailable(SYSTEM, f"{connection.place} answers unlike an Argo CD API") from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bot.core.catalog import Target
 from bot.core.facts import ApplicationFacts, Operation, ResourceResult
 from bot.integrations.argocd_objects import Application, OperationState, Request, Resource, Result
-from bot.integrations.argocd_text import said
+from bot.integrations.argocd_text import said, shortened
 from bot.integrations.argocd_tracking import Tracking, compares_spec, tracking
 
 
@@ -31,7 +31,7 @@ def read_application(answer: object, target: Target) -> ApplicationFacts:
         is_deleting=bool(found.metadata.deletion_timestamp),
         errors=_errors(found),
         out_of_sync=out_of_sync(found, with_pruning=_prunes(found)),
-        to_prune=() if _prunes(found) else _to_prune(found),
+        to_prune=_names(resource for resource in _differing(found) if _stays(resource, found)),
         history_revision=follows.revision(status.history[-1]) if status.history else None,
         unhealthy=tuple(
             ResourceResult(
@@ -47,17 +47,17 @@ def read_application(answer: object, target: Target) -> ApplicationFacts:
 
 def out_of_sync(found: Application, *, with_pruning: bool) -> tuple[str, ...]:
     """What a sync would change, `Deployment/manual-app`."""
-    return tuple(
-        resource_name(resource)
-        for resource in found.status.resources
-        if resource.status == "OutOfSync" and (with_pruning or not resource.requires_pruning)
+    return _names(
+        resource
+        for resource in _differing(found)
+        if not resource.requires_pruning or (with_pruning and not _stays(resource, found))
     )
 
 
 def causes(results: Sequence[Result], message: str) -> str:
     """Why an operation failed: the resources that did, else its own message."""
-    broken = [f"{resource_name(each)}: {each.message}" for each in results if each.has_failed]
-    return said("; ".join(broken[:3]) or message)
+    broken = [f"{resource_name(each)}: {said(each.message)}" for each in results if each.has_failed]
+    return shortened("; ".join(broken[:3])) or said(message)
 
 
 def resource_name(thing: Resource | Result) -> str:
@@ -70,12 +70,25 @@ def _prunes(found: Application) -> bool:
     return found.spec.automated is not None and found.spec.automated.prune
 
 
-def _to_prune(found: Application) -> tuple[str, ...]:
-    return tuple(
-        resource_name(resource)
-        for resource in found.status.resources
-        if resource.status == "OutOfSync" and resource.requires_pruning
+def _stays(resource: Resource, found: Application) -> bool:
+    """Has it to be removed, and does nobody let Argo CD? The last sync says so of one that must not be pruned."""
+    if not resource.requires_pruning or not _prunes(found):
+        return resource.requires_pruning
+    state = found.status.operation_state
+    results = state.sync_result.resources if state and state.sync_result else ()
+    return any(
+        each.status == "PruneSkipped"
+        and (each.kind, each.namespace, each.name) == (resource.kind, resource.namespace, resource.name)
+        for each in results
     )
+
+
+def _differing(found: Application) -> Iterator[Resource]:
+    return (resource for resource in found.status.resources if resource.status == "OutOfSync")
+
+
+def _names(resources: Iterable[Resource]) -> tuple[str, ...]:
+    return tuple(map(resource_name, resources))
 
 
 def _errors(found: Application) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ LONGEST_WAIT = timedelta(minutes=5)
 """The most that a server's Retry-After is believed."""
 LONGEST_LINE = 16 * 2**20
 """Bytes of one line of a stream; an Application with its whole status can be megabytes."""
+LONGEST_BODY = 32 * 2**20
+"""Bytes of an answer; the manifests of a large application are megabytes."""
 
 Query = Mapping[str, str | Sequence[str]]
 _Done = TypeVar("_Done")
@@ -123,8 +125,7 @@ class Connection:
         try:
             self._counted(response, call)
             if response.status_code != 200 or not _is_of(kind, response):
-                await self._within(first, response.aread(), call)
-                self._checked(response)
+                self._checked(response, await self._within(first, _content(response), call))
                 raise self._no_api("it answers with no stream")
             chunks, begun, limit = response.aiter_bytes(), bytearray(), first
             while chunk := await self._within(limit, anext(chunks, b""), call):
@@ -146,9 +147,16 @@ class Connection:
 
     async def _answer(self, request: httpx.Request, call: str, limit: timedelta) -> object:
         async with self._calls:
-            response = await self._within(limit, self._client.send(request), call)
+            response, content = await self._within(limit, self._sent(request), call)
         self._counted(response, call)
-        return self._checked(response)
+        return self._checked(response, content)
+
+    async def _sent(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+        response = await self._client.send(request, stream=True)
+        try:
+            return response, await _content(response)
+        finally:
+            await response.aclose()
 
     async def _within(self, limit: timedelta, work: Awaitable[_Done], call: str) -> _Done:
         """What `work` returns within the limit, with httpx's errors as ours."""
@@ -167,12 +175,14 @@ class Connection:
     def _counted(self, response: httpx.Response, call: str) -> None:
         self._count(call, f"{response.status_code // 100}xx")
 
-    def _checked(self, response: httpx.Response) -> object:
+    def _checked(self, response: httpx.Response, content: bytes) -> object:
         """The answer's JSON, or the error that its status and its type stand for."""
         status = response.status_code
+        if len(content) > LONGEST_BODY:
+            raise Unavailable(SYSTEM, f"{self.place} answers with more than {LONGEST_BODY // 2**20} MB")
         if 300 <= status < 400:
             raise self._no_api(f"it answers {status} and sends to {_host(response)}")
-        body = _json(response)
+        body = _json(response, content)
         if status in (408, 409, 429) or status >= 500:
             raise self._unavailable(response, self._reason(body))
         if body is None:
@@ -212,13 +222,23 @@ def _base(url: str) -> httpx.URL:
         raise Failed(f"the address of {SYSTEM} is none: {said(url)}") from error
 
 
-def _json(response: httpx.Response) -> object | None:
-    text = response.text.removeprefix("data:") if _is_of(EVENTS, response) else response.text
+async def _content(response: httpx.Response) -> bytes:
+    """What an answer holds; of one that is too long, no more than shows that it is."""
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > LONGEST_BODY:
+            break
+    return bytes(content)
+
+
+def _json(response: httpx.Response, content: bytes) -> object | None:
+    text = content.removeprefix(b"data:") if _is_of(EVENTS, response) else content
     if not _is_of(EVENTS, response) and not _kind(response).startswith("application/json"):
         return None
     try:
         body: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return body
 

@@ -133,6 +133,7 @@ class Result(Object):
     """What an operation did to one resource, or what became of a hook."""
 
     kind: str = ""
+    namespace: str = ""
     name: str = ""
     status: str = ""
     message: str = ""
@@ -212,6 +213,7 @@ class Resource(Object):
     """One managed resource with its health."""
 
     kind: str = ""
+    namespace: str = ""
     name: str = ""
     status: str = ""
     hook: bool = False

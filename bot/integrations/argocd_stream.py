@@ -93,7 +93,7 @@ def _event(connection: Connection, line: bytes) -> dict[str, Any] | None:
     """What a line tells; None for what nobody can read. Raises as `_events` where it tells of an error."""
     try:
         told = json.loads(line.removeprefix(b"data:"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(told, dict):
         return None

@@ -11,26 +11,34 @@ from bot.integrations.argocd_application import ApplicationCalls
 from bot.integrations.argocd_facts import causes, out_of_sync, resource_name
 from bot.integrations.argocd_http import SYSTEM, Rejected
 from bot.integrations.argocd_objects import Application, OperationState
+from bot.integrations.argocd_text import said
 from bot.integrations.argocd_tracking import is_plain
 
 PROMOTION = "promote-bot/promotion"
 """The name under which an operation carries the id of the promotion that it was begun for."""
 REHEARSAL = "promote-bot/rehearsal"
+COMPARED = "promote-bot/compared"
+"""With what a rehearsal's application was compared: the sync that follows must be of the same."""
 ATTEMPT = "promote-bot/attempt"
 """Tells an operation from one that was begun earlier for the same promotion."""
 LOOK_EVERY = 1.0
 """Seconds between two looks at a rehearsal."""
 
 
-async def rehearse(calls: ApplicationCalls, revision: str | None, *, limit: timedelta) -> tuple[str, ...]:
+async def rehearse(
+    calls: ApplicationCalls, revision: str | None, promotion: str, *, limit: timedelta
+) -> tuple[str, ...]:
     """Try a sync without doing it; returns what it would change, `Deployment/manual-app`, sorted.
 
-    Raises `Refused` where it would fail or Argo CD says no, `Unavailable` where it does not end within the limit.
+    Where a sync for this promotion is under way, nothing is tried: the record of it would be lost. Raises `Refused` where it would fail or Argo CD says no, `Unavailable` where it does not end within the limit.
     """
     mark = str(uuid4())
     try:
         found = await calls.look()
-        await _post(calls, found, revision, {REHEARSAL: mark}, dry_run=True)
+        if promotion and _is_under_way(found, promotion):
+            return ()
+        marks = {REHEARSAL: mark, COMPARED: _compared(found)}
+        await _post(calls, found, revision, marks, dry_run=True)
         try:
             async with asyncio.timeout(limit.total_seconds()):
                 state = await _ended(calls, mark)
@@ -54,7 +62,8 @@ async def rehearse(calls: ApplicationCalls, revision: str | None, *, limit: time
 async def begin(calls: ApplicationCalls, revision: str | None, promotion: str, *, limit: timedelta) -> None:
     """Begin a sync for a promotion, once: one that runs for it already is the one.
 
-    Raises `Refused` where Argo CD says no and why, `Unavailable` where nobody knows.
+    Raises `Refused` where Argo CD says no and why, or where it is not what was rehearsed any more, `Unavailable`
+    where nobody knows.
     """
     attempt = str(uuid4())
     marks = {PROMOTION: promotion, ATTEMPT: attempt}
@@ -62,6 +71,7 @@ async def begin(calls: ApplicationCalls, revision: str | None, promotion: str, *
         found = await calls.look()
         if _is_under_way(found, promotion):
             return
+        _require_unchanged(found, calls.application.name)
         try:
             await _post(calls, found, revision, marks, limit=limit)
         except Unavailable as unclear:
@@ -106,8 +116,31 @@ async def _ended(calls: ApplicationCalls, mark: str) -> OperationState:
         await asyncio.sleep(LOOK_EVERY)
 
 
+def _compared(found: Application) -> str:
+    """With which commits of its sources it was compared."""
+    return ",".join(part for part in (found.status.sync.revision, *found.status.sync.revisions) if part)
+
+
+def _require_unchanged(found: Application, name: str) -> None:
+    """A sync does what was shown; where that is not so any more, somebody has to look again."""
+    status, state = found.status.sync.status, found.status.operation_state
+    if status == "Synced":
+        raise Refused(f"“{name}” is Synced by now: there is nothing left to sync. Look at its card.")
+    if status != "OutOfSync":
+        raise Refused(
+            f"The sync status of “{name}” is {said(status) or 'not known'} by now, so nobody knows what a sync "
+            f"would change. Nothing was synced; look at it in {SYSTEM}, and try again."
+        )
+    rehearsed, compared = state.operation.mark(COMPARED) if state else "", _compared(found)
+    if rehearsed and rehearsed != compared:
+        raise Refused(
+            f"“{name}” has been compared with another commit since the dry run: {said(compared)}, "
+            f"not {said(rehearsed)}. Nothing was synced; look at what differs now, and press Sync again."
+        )
+
+
 def _is_under_way(found: Application, promotion: str) -> bool:
-    """Is there nothing to begin: does a sync for this promotion run, or has it ended well and was not judged since?"""
+    """Is there nothing to begin: does a sync for this promotion run, or has it ended well and nothing differs since?"""
     state = found.status.operation_state
     if found.operation and found.operation.mark(PROMOTION) == promotion:
         return True
@@ -117,7 +150,7 @@ def _is_under_way(found: Application, promotion: str) -> bool:
         return True
     compared_at, finished_at = found.status.reconciled_at, state.finished_at
     was_judged = compared_at is not None and finished_at is not None and compared_at > finished_at
-    return state.phase == "Succeeded" and not was_judged
+    return state.phase == "Succeeded" and (not was_judged or found.status.sync.status == "Synced")
 
 
 async def _was_begun(calls: ApplicationCalls, attempt: str) -> bool:

@@ -7,7 +7,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from bot.core.facts import Pod, Workloads, split_image
-from bot.integrations.argocd_answers import Live, LivePod, ManagedResources, Node, Reference, Tree
+from bot.integrations.argocd_answers import (
+    Container,
+    Live,
+    LivePod,
+    ManagedResources,
+    Node,
+    Reference,
+    Tree,
+)
 from bot.integrations.argocd_text import said
 
 _CORPSES = frozenset(
@@ -26,13 +34,14 @@ Digests = Mapping[str, frozenset[str]]
 
 
 def read_workloads(managed: object, tree: object, digests: Digests | None = None) -> Workloads | None:
-    """What should run and what runs; None while the tree does not hold what was rendered.
+    """What should run and what runs; None while the tree does not hold what was rendered, or lags behind.
 
     Raises `pydantic.ValidationError` or `ValueError` where an answer cannot be read.
     """
     items = ManagedResources.model_validate(managed).items
     rendered = frozenset(image for item in items for image in _images(json.loads(item.target_state)))
-    if rendered and not Tree.model_validate(tree).nodes:
+    nodes = Tree.model_validate(tree).nodes
+    if (rendered and not nodes) or _lags(nodes):
         return None
     pods = tuple(_pod(node, (digests or {}).get(node.uid, frozenset())) for node in pod_nodes(tree))
     return Workloads(rendered_images=rendered, pods=pods)
@@ -42,7 +51,8 @@ def pod_nodes(tree: object) -> Iterator[Node]:
     """The pods that stand for the present version: not those of old ReplicaSets, of CronJobs and of ended Jobs."""
     nodes = Tree.model_validate(tree).nodes
     known = {node.uid: node for node in nodes}
-    outdated = _outdated(nodes)
+    newest = _newest(nodes)
+    outdated = newest.keys() - set(newest.values())
     for node in nodes:
         if node.kind != "Pod":
             continue
@@ -61,16 +71,30 @@ def is_ready(pod: Node) -> bool:
     return pod.told("Status Reason") == "Running" and ready == wanted != ""
 
 
+def container_of(answer: object, image: str) -> str:
+    """The name of the first container of a pod that runs this image; empty where none does. Raises as `read_workloads`."""
+    return next((each.name for each in _containers(_live(answer), image)), "")
+
+
 def read_digests(answer: object, image: str) -> frozenset[str]:
     """What a pod's containers of this image really run, `sha256:…`, where it can be compared.
 
     A bare id is the hash of an image's configuration, which no registry knows. Raises as `read_workloads`.
     """
-    pod = LivePod.model_validate(json.loads(Live.model_validate(answer).manifest))
-    name, _ = split_image(image)
-    ours = {each.name for each in pod.spec.containers if split_image(each.image)[0] == name}
+    pod = _live(answer)
+    ours = {each.name for each in _containers(pod, image)}
     ids = (each.image_id for each in pod.status.container_statuses if each.name in ours)
     return frozenset(found["digest"] for id in ids if (found := _REPOSITORY_DIGEST.fullmatch(id)))
+
+
+def _live(answer: object) -> LivePod:
+    return LivePod.model_validate(json.loads(Live.model_validate(answer).manifest))
+
+
+def _containers(pod: LivePod, image: str) -> Iterator[Container]:
+    """Those that run an image of this name, whatever its version."""
+    name, _ = split_image(image)
+    return (each for each in pod.spec.containers if split_image(each.image)[0] == name)
 
 
 def _images(manifest: object) -> Iterator[str]:
@@ -87,14 +111,27 @@ def _images(manifest: object) -> Iterator[str]:
                 yield from _images(part)
 
 
-def _outdated(nodes: Sequence[Node]) -> set[str]:
-    """The ReplicaSets that are not the newest of their Deployment or Rollout."""
+def _newest(nodes: Sequence[Node]) -> dict[str, str]:
+    """Of each ReplicaSet, the newest one of its Deployment or Rollout, by their uids."""
     owned = [node for node in nodes if node.kind == "ReplicaSet" and node.parent_refs]
     newest: dict[str, Node] = {}
     for node in owned:
         owner = node.parent_refs[0].uid
         newest[owner] = max(newest.get(owner, node), node, key=lambda found: found.age)
-    return {node.uid for node in owned} - {node.uid for node in newest.values()}
+    return {node.uid: newest[node.parent_refs[0].uid].uid for node in owned}
+
+
+def _lags(nodes: Sequence[Node]) -> bool:
+    """Do pods of an old ReplicaSet stay where the newest one has none? Then nobody knows yet what replaces them."""
+    newest = _newest(nodes)
+    staying = {
+        node.parent_refs[0].uid
+        for node in nodes
+        if node.kind == "Pod"
+        and node.parent_refs
+        and node.told("Status Reason") not in _CORPSES | {"Terminating"}
+    }
+    return any(newest[uid] not in staying for uid in staying & newest.keys())
 
 
 def _owners(node: Node, known: dict[str, Node]) -> Iterator[Reference]:

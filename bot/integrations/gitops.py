@@ -200,10 +200,15 @@ class GitRepository:
 
         return await self._ask(target.repository, look)
 
-    async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:
-        """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?"""
-        repository = target.repository
-        key = (repository.url, target.path, target.keys, revision, commit, version)
+    async def relate(
+        self, target: Target, *, revision: str, commit: str, version: str, digest: str = UNKNOWN
+    ) -> Relation:
+        """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?
+
+        Where the digest is known and the file holds one, that one too.
+        """
+        repository, wanted = target.repository, Image(version=version, digest=digest)
+        key = (repository.url, target.path, target.keys, target.digests, revision, commit, wanted)
         if known := self._relations.get(key):
             return known
         if not REVISION.fullmatch(revision):
@@ -219,7 +224,7 @@ class GitRepository:
                 author = mirror.author(revision)
             if author is None:
                 return Relation(contains=None)
-            holds_value = _holds(mirror, target, revision, version)
+            holds_value = _holds(mirror, target, revision, wanted)
             return Relation(
                 contains=mirror.contains(revision, commit), holds_value=holds_value, author=author
             )
@@ -288,10 +293,10 @@ class GitRepository:
         return Mirror(repository=repository, cache=self._cache, room=room)
 
 
-def _holds(mirror: Mirror, target: Target, revision: str, version: str) -> bool:
+def _holds(mirror: Mirror, target: Target, revision: str, wanted: Image) -> bool:
     with contextlib.suppress(Failed):
         images = TargetFile(mirror.blob(revision, target.path), target).images()
-        return {image.version for image in images} == {version}
+        return all(image.may_be(wanted) for image in images)
     return False
 
 

@@ -91,11 +91,19 @@ def _word(target: Target, promotion: Promotion, look: Look) -> tuple[str, str]:
         return ":white_check_mark:", "Recovered"
     if promotion.phase.is_final:
         return ended(promotion.phase, promotion.outcome)
+    if promotion.phase is Phase.COMMITTED and (failure := _first_failure(look)):
+        return ended(
+            Phase.FAILED, failure.outcome
+        )  # the others are followed to their end, but this one is known
     if promotion.phase is Phase.COMMITTED and (stage := _waits(look)):
         return SIGNS[stage], WAITS[stage]
     if promotion.phase is Phase.REQUESTED and not target.policy.needs_approval:
         return EMOJI[promotion.phase], "Requested"
     return EMOJI[promotion.phase], HEADLINE[promotion.phase]
+
+
+def _first_failure(look: Look) -> Progress | None:
+    return next((each for each in look.applications if each.stage is Stage.FAILED), None)
 
 
 def _waits(look: Look) -> Stage | None:
@@ -281,7 +289,7 @@ def _buttons(target: Target, promotion: Promotion, look: Look) -> list[Block]:
         elements.append(_sync(promotion, look))
     if promotion.phase in AGAIN and promotion.revision is None:
         elements.append(_button(promotion, Action.ASK_AGAIN, "Ask again"))
-    if _can_be_rolled_back(promotion):
+    if _can_be_rolled_back(promotion) or (promotion.phase is Phase.COMMITTED and _first_failure(look)):
         elements.append(_roll_back(target, promotion))
     return [{"type": "actions", "elements": elements}] if elements else []
 

@@ -72,7 +72,7 @@ def _line(promotion: Promotion, event: Event) -> str:
         "committed": f":white_check_mark: Committed as {code((event.why or '')[:8])}; following Argo CD now",
         "rebuilt": ":recycle: The record of this promotion was lost; it goes on from its commit "
         f"{code((event.why or '')[:8])}",
-        "sync": f":arrows_counterclockwise: {who} had Argo CD sync it",
+        "sync": f":arrows_counterclockwise: {who} asked Argo CD to sync it",
         "live": _end(promotion, event),
         "failed": _end(promotion, event),
         "rejected": f":no_entry: {who} rejected it{why}",
