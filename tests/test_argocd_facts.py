@@ -422,4 +422,6 @@ def test_a_failed_resource_keeps_its_reason_whatever_its_name() -> None:
     broken = {"kind": "Secret", "name": "db-token", "status": "SyncFailed", "message": "denied by a webhook"}
     results = [Result.model_validate(broken)]
     assert causes(results, "") == "Secret/db-token: denied by a webhook"
+    told = Result.model_validate(broken | {"message": "exit 1, password=hunter2"})
+    assert causes([told], "") == "Secret/db-token: exit 1, password=***"
     assert causes([], "exit 1, password=hunter2") == "exit 1, password=***"

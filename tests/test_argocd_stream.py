@@ -190,9 +190,10 @@ ERROR = {"grpc_code": 14, "http_code": 503, "message": "unavailable"}
         sending(frame("ADDED"), b"data: " + json.dumps({"error": ERROR}).encode()),
         sending(json.dumps({"error": ERROR}).encode()),
         sending(frame("ADDED"), b'data: {"error": "unavailable", "code": 14}'),
+        sending(b"data: " + b"[" * 200_000 + b"\n"),
         sending(b"data: {not json\n", b"data: [1]\n", b'data: {"result": 3}\n', b'data: {"result": {}}\n'),
     ],
-    ids=["end", "reset", "error", "bare error", "error as a word", "nonsense"],
+    ids=["end", "reset", "error", "bare error", "error as a word", "too deep", "nonsense"],
 )
 async def test_after_a_trouble_another_stream_is_opened(door: Door, trouble: Script) -> None:
     """And the listener hears of changes again."""

@@ -306,9 +306,11 @@ class LeavesAfterTheDryRun(ArgoCD):
 
     world: World
 
-    async def rehearse(self, application: Application, *, revision: str | None) -> tuple[str, ...]:
+    async def rehearse(
+        self, application: Application, *, revision: str | None, promotion: str = ""
+    ) -> tuple[str, ...]:
         """Rehearse, and then nobody answers any more."""
-        changes = await super().rehearse(application, revision=revision)
+        changes = await super().rehearse(application, revision=revision, promotion=promotion)
         self.world.argocd.down = True
         return changes
 

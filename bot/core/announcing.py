@@ -154,7 +154,9 @@ class Announcing:
         card = await self.store.card(promotion.id)
         if card.are_logs_sent or card.ts is None:
             return
-        found = await asyncio.gather(*(cluster.last_words(each) for each in target.applications))
+        found = await asyncio.gather(
+            *(cluster.last_words(each, target.image) for each in target.applications)
+        )
         with contextlib.suppress(Conflict, Unavailable, Gone):
             card = await self.store.save_card(promotion.id, replace(card, are_logs_sent=True))
             if words := "\n".join(each for each in found if each):

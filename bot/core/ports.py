@@ -277,7 +277,7 @@ class Cluster(Protocol):
         """
         ...
 
-    async def last_words(self, application: Application) -> str:
+    async def last_words(self, application: Application, image: str = "") -> str:
         """A pod in trouble, and the last lines that it wrote, without secrets; empty where nobody tells."""
         ...
 

@@ -234,7 +234,11 @@ class Promoter:
     async def _still_waits(self, promotion: Promotion, target: Target, application: Application) -> bool:
         """Would a sync bring this commit now, and take nothing back that came after it?"""
         facts = await self.cluster.observe(target, application, refresh=False)
-        if facts.sync != "OutOfSync" or facts.is_operating or not (facts.revision and promotion.revision):
+        if facts.is_operating:
+            raise Refused(
+                f"{application.name}: another operation is already in progress. Wait until that one has ended."
+            )
+        if facts.sync != "OutOfSync" or not (facts.revision and promotion.revision):
             return False
         relation = await self.values.relate(
             target,
