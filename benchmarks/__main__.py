@@ -13,6 +13,7 @@ from benchmarks.editing import edits
 from benchmarks.pushing import commands, pushes
 from benchmarks.remotes import LARGE, MEDIUM, SMALL, Hosts
 from benchmarks.report import Figure, say, write
+from benchmarks.rollouts import told
 from benchmarks.store import kept
 
 ROUND_TRIP = 0.03
@@ -59,6 +60,7 @@ def measured(*, rounds: int, is_quick: bool) -> Iterator[Figure]:
     yield from edits(rounds=rounds, order=order)
     with tempfile.TemporaryDirectory() as name:
         yield from kept(Path(name), rounds=rounds)
+    yield from told(rounds=rounds)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,19 +25,20 @@ from bot.config_models import Config
 from bot.core.advance import Engine
 from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog
-from bot.core.errors import Unavailable
+from bot.core.errors import Failed, Unavailable
 from bot.core.following import Following
 from bot.core.promoter import Promoter
 from bot.core.reconciling import Reconciling
 from bot.core.seals import Sealer
 from bot.git_access import git_repository, unsigned
+from bot.hints import Hints
 from bot.integrations import embedded
 from bot.integrations.argocd import ArgoCD, Server
 from bot.integrations.gitops import GitRepository
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.settings import Settings, SettingsError
-from bot.telemetry import ALARMS, BUGS
+from bot.telemetry import ALARMS, ARGOCD_CALLS, BUGS, TOKEN_ENDS
 from bot.worker import Worker, end
 from handlers import register
 from handlers.listening import Background
@@ -49,6 +50,8 @@ ANSWERED_WITHIN = 3.0
 """Seconds until a request is answered, as Slack demands it."""
 RECONCILE_EVERY = 600.0
 EXAMINE_EVERY = 600.0
+LOOK_AT_TOKENS_EVERY = 12 * 3600.0
+TOKEN_WARNED = timedelta(days=14)
 A_LITTLE = timedelta(seconds=2)
 LAST_SECOND = 1.0
 """What a push has left that is still under way when everything else has ended."""
@@ -194,7 +197,8 @@ def argo_cd(settings: Settings, config: Config) -> ArgoCD:
                 headers=model.headers,
             )
             for name, model in config.argocd.items()
-        }
+        },
+        count=lambda server, call, status: ARGOCD_CALLS.labels(server, call, status).inc(),
     )
 
 
@@ -257,8 +261,13 @@ async def _work(outside: Outside, stack: contextlib.AsyncExitStack) -> None:
         _keep_reconciled(outside.reconciling()),
         _keep_swept(outside.store, outside.settings),
         _keep_examined(outside.store),
+        _keep_tokens(outside.argocd, outside.config.argocd),
     ):
         await stack.enter_async_context(_running(work))
+    hints = Hints(catalog=outside.catalog, store=outside.store, queue=outside.store)
+    for server, projects in hints.projects().items():
+        events = outside.argocd.hints(server, projects)
+        await stack.enter_async_context(_running(hints.listen(server, events)))
     await stack.enter_async_context(_working(outside.worker()))
 
 
@@ -270,6 +279,18 @@ async def _keep_examined(store: RedisStore) -> None:
             for finding in await store.soundness():
                 if finding.level == "error":
                     _alarm(f"The store is not safe any more: {finding.text}")
+
+
+async def _keep_tokens(argocd: ArgoCD, servers: Collection[str]) -> None:
+    """Twice a day: does a token for Argo CD end soon? Then somebody has to make another one."""
+    while True:
+        for server in servers:
+            with contextlib.suppress(Unavailable, Failed):
+                if ends_at := (await argocd.identity(server)).token_expires_at:
+                    TOKEN_ENDS.labels(server).set(ends_at.timestamp())
+                    if ends_at - datetime.now(UTC) <= TOKEN_WARNED:
+                        _alarm(f"The token for Argo CD ({server}) ends at {ends_at:%H:%M UTC, %d %b %Y}.")
+        await asyncio.sleep(LOOK_AT_TOKENS_EVERY)
 
 
 async def _keep_reconciled(reconciling: Reconciling) -> None:

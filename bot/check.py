@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from bot.app import Outside, open_outside, sealer
+from bot.app import TOKEN_WARNED, Outside, open_outside, sealer
 from bot.core.catalog import Application, Target
 from bot.core.errors import PromoteError
 from bot.core.people import require_member
 from bot.git_access import COMMITTER, signers, unsigned
+from bot.integrations.argocd import ArgoCD
 from bot.integrations.signing import CommitSigner
 from bot.integrations.slack import HISTORY_SCOPES, SCOPES
 from bot.settings import Settings
 
-WARN_BEFORE = timedelta(days=14)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One thing that was tried: `ok`, `warn` or `error`, and what was seen."""
+    """One thing that was tried: `ok`, `note`, `warn` or `error`, and what was seen."""
 
     what: str
     level: str
@@ -142,17 +141,46 @@ def _signer(signer: CommitSigner) -> str:
 
 async def _argocd(outside: Outside) -> AsyncIterator[Line]:
     for server in sorted({each.server for target in outside.catalog.targets for each in target.applications}):
+        yield await _server(outside.argocd, server, datetime.now(UTC))
 
-        async def identity(server: str = server) -> str:
-            found = await outside.argocd.identity(server)
-            if not found.is_logged_in:
-                raise PromoteError("the token is not accepted; make a new one for the bot's account")
-            expiry = found.token_expires_at
-            if expiry and expiry - datetime.now(UTC) < WARN_BEFORE:
-                raise PromoteError(f"the token expires at {expiry:%Y-%m-%d %H:%M} UTC; make a new one")
-            return f"{found.version}, as {found.username}"
 
-        yield await _tried(f"argo cd: {server}", identity())
+async def _server(argocd: ArgoCD, server: str, now: datetime) -> Line:
+    """Who answers at a server, whom it takes the bot for, and for how long yet."""
+    what = f"argo cd: {server}"
+    try:
+        found = await argocd.identity(server)
+    except PromoteError as error:
+        return Line(what=what, level="error", says=str(error))
+    seen, expiry = f"{found.version}, as {found.username}", found.token_expires_at
+    if expiry and expiry <= now:
+        says = f"the token expired at {expiry:%Y-%m-%d %H:%M} UTC; make a new one for the bot's account"
+        return Line(what=what, level="error", says=says)
+    if not found.is_logged_in:
+        anonymous = ", and the bot is served as an anonymous visitor" if found.is_anonymous else ""
+        says = f"the token is not accepted{anonymous}; make a new one for the bot's account"
+        return Line(what=what, level="error", says=says)
+    if expiry and expiry - now < TOKEN_WARNED:
+        says = f"{seen}; the token expires at {expiry:%Y-%m-%d %H:%M} UTC: make a new one before that"
+        return Line(what=what, level="warn", says=says)
+    return Line(what=what, level="ok", says=seen)
+
+
+async def _rights(argocd: ArgoCD, application: Application, name: str) -> Line:
+    """What the bot's account may do with an application, and what the other rights would be for."""
+    what = f"rights: {name}"
+    try:
+        rights = await argocd.rights(application)
+    except PromoteError as error:
+        return Line(what=what, level="note", says=f"nobody tells which rights the bot has: {error}")
+    missing = [right for right in rights if not right.is_granted]
+    for right in missing:
+        if right.right.startswith("applications, get,"):
+            return Line(
+                what=what, level="error", says=f"lacks {right.right}: nothing can be followed without it"
+            )
+    granted = ", ".join(" ".join(right.right.split(", ")[:2]) for right in rights if right.is_granted)
+    more = [f"for {right.purpose}: {right.right}" for right in missing]
+    return Line(what=what, level="note" if more else "ok", says="; ".join([f"has {granted}", *more]))
 
 
 async def _targets(outside: Outside) -> AsyncIterator[Line]:
@@ -176,7 +204,9 @@ async def _target(outside: Outside, target: Target) -> list[Line]:
                 raise PromoteError(f"it does not follow {target.path}: it tracks {facts.tracks}")
             return f"{facts.sync}, {facts.health}"
 
-        lines.append(await _tried(f"{target.name}: {application.name}", observed()))
+        name = target.called(application)
+        lines.append(await _tried(f"{target.name}: {name}", observed()))
+        lines.append(await _rights(outside.argocd, application, name))
     return lines
 
 

@@ -13,7 +13,15 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bot.config_models import ApplicationModel, AppModel, Config, PolicyModel, RepositoryModel, TargetDefaults
+from bot.config_models import (
+    ApplicationModel,
+    AppModel,
+    ArgoCDModel,
+    Config,
+    PolicyModel,
+    RepositoryModel,
+    TargetDefaults,
+)
 from bot.core import catalog
 from bot.core.errors import PromoteError
 
@@ -63,10 +71,14 @@ def _misnamed(config: Config) -> Iterator[tuple[Place, str]]:
     """Every name that leads nowhere or cannot be used: where it stands, and what is wrong."""
     yield from _environments(config)
     yield from _taken(config)
+    for name, server in config.argocd.items():
+        for text in (server.project, server.namespace):
+            yield from _unfilled(("argocd", name), text or "")
     for place, settings in _settings(config):
         yield from _references(config, place, settings)
     yield from _missing(config)
     yield from _shared(config)
+    yield from _repeated(config)
 
 
 def _shared(config: Config) -> Iterator[tuple[Place, str]]:
@@ -91,6 +103,21 @@ def _shared(config: Config) -> Iterator[tuple[Place, str]]:
                         ("apps", name),
                         f"apps.{name}: {environment} would write {key} of {path}, as {owner} does",
                     )
+
+
+def _repeated(config: Config) -> Iterator[tuple[Place, str]]:
+    """An application that a target names twice, or that two environments of an app share: it can run one version."""
+    for name, app in config.apps.items():
+        owners: dict[str, str] = {}
+        for environment in _environments_of(config, app):
+            for each in _applications(config, name, app, environment):
+                names = f"apps.{name}: {environment} names the application {each.name} of {each.server}"
+                owner = owners.get(each.key)
+                if owner == environment:
+                    yield ("apps", name), f"{names} twice"
+                elif owner:
+                    yield ("apps", name), f"{names}, as {owner} does; put {{env}} into its name"
+                owners[each.key] = environment
 
 
 def _environments(config: Config) -> Iterator[tuple[Place, str]]:
@@ -121,7 +148,8 @@ def _references(config: Config, place: Place, settings: TargetDefaults) -> Itera
     yield from _unknown((*place, "argocd"), settings.argocd, servers, server)
     for number, entry in enumerate(settings.applications or ()):
         yield from _unknown((*place, "applications", number, "server"), entry.server, servers, server)
-        yield from _unfilled((*place, "applications", number), entry.name)
+        for text in (entry.name, entry.project, entry.namespace):
+            yield from _unfilled((*place, "applications", number), text or "")
     yield from _unfilled((*place, "values"), settings.values or "")
 
 
@@ -252,22 +280,18 @@ def _target(config: Config, name: str, app: AppModel, environment: str) -> catal
     def setting(key: str) -> Any:
         return _setting(config, app, environment, key)
 
-    def fill(text: str) -> str:
-        return _filled(text, name, environment)
-
     repository = config.repositories[setting("repository")]
-    server = setting("argocd")
     channel = setting("channel") or config.slack.channels.get(environment) or config.slack.channel
     return catalog.Target(
         app=name,
         environment=environment,
         repository=_repository(setting("repository"), repository),
-        path=fill(setting("values")),
+        path=_filled(setting("values"), name, environment),
         keys=tuple(setting("keys")),
         digests=tuple(setting("digests") or ()),
         edit_anchors=bool(setting("edit_anchors")),
         image=app.image,
-        applications=tuple(_application(config, entry, server, fill) for entry in setting("applications")),
+        applications=_applications(config, name, app, environment),
         channel=channel,
         policy=_policy(config, environment),
         rollout=_rollout(config, environment),
@@ -283,16 +307,27 @@ def _repository(name: str, model: RepositoryModel) -> catalog.Repository:
     return catalog.Repository(name=name, url=model.url, branch=model.branch, commit_url=model.commit_url)
 
 
-def _application(
-    config: Config, model: ApplicationModel, default_server: str, fill: Callable[[str], str]
-) -> catalog.Application:
-    server = model.server or default_server
-    place = config.argocd[server]
-    name, namespace = fill(model.name), model.namespace or place.namespace
-    page = f"{place.url.rstrip('/')}/applications/{f'{namespace}/' if namespace else ''}{name}"
-    return catalog.Application(
-        server=server, name=name, project=model.project or place.project, namespace=namespace, link=page
+def _applications(
+    config: Config, name: str, app: AppModel, environment: str
+) -> tuple[catalog.Application, ...]:
+    """The applications of a target, without those whose server nobody knows."""
+    entries = _setting(config, app, environment, "applications") or ()
+    default = _setting(config, app, environment, "argocd")
+    servers = [(entry.server or default, entry) for entry in entries]
+    return tuple(
+        _application(config.argocd[server], server, entry, lambda text: _filled(text, name, environment))
+        for server, entry in servers
+        if server in config.argocd
     )
+
+
+def _application(
+    place: ArgoCDModel, server: str, model: ApplicationModel, fill: Callable[[str], str]
+) -> catalog.Application:
+    name, project = fill(model.name), fill(model.project or place.project)
+    namespace = fill(model.namespace or place.namespace or "") or None
+    page = f"{place.url.rstrip('/')}/applications/{f'{namespace}/' if namespace else ''}{name}"
+    return catalog.Application(server=server, name=name, project=project, namespace=namespace, link=page)
 
 
 def _policy(config: Config, environment: str) -> catalog.Policy:
@@ -311,10 +346,12 @@ def _policy(config: Config, environment: str) -> catalog.Policy:
 
 
 def _rollout(config: Config, environment: str) -> catalog.RolloutPolicy:
-    rollout = config.policies.get(environment, PolicyModel()).rollout
+    policy = config.policies.get(environment, PolicyModel())
+    rollout = policy.rollout
     return catalog.RolloutPolicy(
         timeout=rollout.timeout,
         stable_for=rollout.stable_for,
         degraded_grace=rollout.degraded_grace,
         pick_up_within=rollout.pick_up_within,
+        sends_logs=policy.approvals is None if rollout.logs is None else rollout.logs,
     )

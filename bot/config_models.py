@@ -100,14 +100,21 @@ class RepositoryModel(Strict):
 
 
 class ArgoCDModel(Strict):
-    """An Argo CD server."""
+    """An Argo CD server. Its token comes from ARGOCD_TOKEN_<SERVER>, else from ARGOCD_TOKEN."""
 
-    url: str = Field(description="Its address; it may have a path")
+    url: str = Field(description="Its address, with the path where it runs with --rootpath")
     project: str = Field(
-        default="default", description="The project of its applications, where they name none"
+        default="default",
+        description="The project of its applications, where they name none; it may hold {app} and {env}",
     )
-    namespace: str | None = Field(default=None, description="The namespace of its Application objects")
-    headers: dict[str, str] = Field(default={}, description="Extra headers, for a proxy in front of it")
+    namespace: str | None = Field(
+        default=None,
+        description="The namespace of its Application objects, where they name none and it is not the server's own; it may hold {app} and {env}",
+    )
+    headers: dict[str, str] = Field(
+        default={},
+        description="Extra headers for a proxy in front of it; no secrets, as this file holds none",
+    )
     allow_local: bool = Field(default=False, description="Allow a plain http:// address")
 
     @field_validator("headers")
@@ -139,12 +146,17 @@ class ArgoCDModel(Strict):
 
 
 class ApplicationModel(Strict):
-    """One Argo CD application, where its name alone is not enough."""
+    """One Argo CD application, where its name alone is not enough. {app} and {env} stand for the target's."""
 
-    name: str = Field(description="Its name; {app} and {env} stand for the target's")
-    project: str | None = Field(default=None, description="Its project")
-    namespace: str | None = Field(default=None, description="The namespace of the Application object")
-    server: str | None = Field(default=None, description="One of argocd")
+    name: str = Field(description="Its name")
+    project: str | None = Field(default=None, description="Its project; otherwise the server's")
+    namespace: str | None = Field(
+        default=None,
+        description="The namespace of the Application object, for apps in any namespace; otherwise the server's",
+    )
+    server: str | None = Field(
+        default=None, description="One of argocd; otherwise the one that argocd names for the target"
+    )
 
 
 def _application_entry(value: Any) -> Any:
@@ -158,10 +170,12 @@ Application = Annotated[
 
 
 class TargetDefaults(Strict):
-    """How a target is found; every text may hold {app} and {env}."""
+    """How a target is found; values and applications may hold {app} and {env}."""
 
     repository: str | None = Field(default=None, description="One of repositories")
-    argocd: str | None = Field(default=None, description="One of argocd")
+    argocd: str | None = Field(
+        default=None, description="One of argocd: the server of the applications that name none"
+    )
     keys: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="The version's keys in the values file"
     )
@@ -175,7 +189,9 @@ class TargetDefaults(Strict):
     )
     values: str | None = Field(default=None, description="The values file in the repository")
     applications: tuple[Application, ...] | None = Field(
-        default=None, min_length=1, description="The Argo CD applications of the target"
+        default=None,
+        min_length=1,
+        description="The Argo CD applications that render the target: it is live when all of them are. Each is a name, or a name with what is special about it",
     )
     channel: ChannelId | None = Field(default=None, description="Another channel")
 
@@ -251,6 +267,11 @@ class RolloutModel(Strict):
     degraded_grace: Duration = Field(default=timedelta(seconds=60), description="How long it may be degraded")
     pick_up_within: Duration = Field(
         default=timedelta(minutes=10), description="How long Argo CD may not notice"
+    )
+    logs: bool | None = Field(
+        default=None,
+        description="Send requester and approvers the last lines of a pod that fails; unless said, only where nobody "
+        "has to approve",
     )
 
 

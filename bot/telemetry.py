@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 TRANSITIONS = Counter(
     "promote_transitions_total", "Promotions that reached a phase", ["phase", "environment"]
@@ -18,6 +18,10 @@ TRANSITIONS = Counter(
 ADVANCE_SECONDS = Histogram("promote_advance_seconds", "Time of one advance of a promotion")
 BUGS = Counter("promote_bugs_total", "Errors that nobody expected")
 ALARMS = Counter("promote_alarms_total", "Records that contradict git or their seals")
+TOKEN_ENDS = Gauge(
+    "promote_argocd_token_ends_seconds", "When a token for Argo CD ends, Unix time", ["server"]
+)
+ARGOCD_CALLS = Counter("promote_argocd_calls_total", "Calls to Argo CD", ["server", "call", "status"])
 
 URL_CREDENTIALS = re.compile(r"(?<=://)[^@\s\"']+@")
 TOKENS = re.compile(

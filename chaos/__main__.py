@@ -15,6 +15,7 @@ from chaos.lease import lease
 from chaos.matrix import matrix
 from chaos.races import race
 from chaos.report import Part, write
+from chaos.rollouts import rollouts
 from chaos.storm import storm
 
 Options = argparse.Namespace
@@ -29,14 +30,32 @@ def main() -> int:
         "--minutes", type=float, default=14, help="no fault begins later than this, in each part"
     )
     parser.add_argument("--kills", type=int, default=900, help="of the storm")
-    parser.add_argument("--only", action="append", type=_fault, help="of the matrix: save-committing:1:after")
+    parser.add_argument("--schedules", type=int, default=5000, help="of the rollouts")
+    parser.add_argument(
+        "--only",
+        action="append",
+        type=_one,
+        default=[],
+        help="of the matrix: save-committing:1:after; of the rollouts: a seed",
+    )
     parser.add_argument("--sample", type=int, help="of the matrix: as many faults, chosen by the seed")
     options = parser.parse_args()
-    names = options.part or (["matrix"] if options.only or options.sample else list(PARTS))
+    names = options.part or _meant(options)
     return asyncio.run(_all({name: PARTS[name] for name in names}, options))
 
 
-def _fault(text: str) -> Fault:
+def _meant(options: Options) -> list[str]:
+    """The parts that the other options are for; without such options, all of them."""
+    if options.only or options.sample:
+        is_seed = options.only and all(isinstance(each, int) for each in options.only)
+        return ["rollouts" if is_seed else "matrix"]
+    return list(PARTS)
+
+
+def _one(text: str) -> Fault | int:
+    """A fault of the matrix, or the seed of a schedule."""
+    if text.isdecimal():
+        return int(text)
     try:
         return parse(text)
     except ValueError as error:
@@ -49,7 +68,7 @@ async def _matrix(folder: Path, options: Options) -> Part:
         seed=options.seed,
         minutes=options.minutes,
         say=_say,
-        only=options.only or (),
+        only=[each for each in options.only if isinstance(each, Fault)],
         sample=options.sample,
     )
 
@@ -77,11 +96,19 @@ async def _races(folder: Path, options: Options) -> Part:  # noqa: ARG001 - it m
     )
 
 
+async def _rollouts(folder: Path, options: Options) -> Part:  # noqa: ARG001 - each process makes one of its own
+    seeds = [each for each in options.only if isinstance(each, int)]
+    return await asyncio.to_thread(
+        rollouts, seed=options.seed, schedules=options.schedules, only=seeds, say=_say
+    )
+
+
 PARTS: Mapping[str, Callable[[Path, Options], Awaitable[Part]]] = {
     "matrix": _matrix,
     "storm": _storm,
     "lease": _lease,
     "races": _races,
+    "rollouts": _rollouts,
 }
 """Each part runs in a new folder of its own, one after the other, and is a column of the table."""
 

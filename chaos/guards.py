@@ -191,7 +191,7 @@ GUARDS: tuple[Guard, ...] = (
         "rest: of the edition that was looked at",
         "I10",
         LUA,
-        "if edition and edition ~= ARGV[2] then",
+        "if edition and (woken or edition ~= ARGV[2]) then",
         "if false then",
         I10_DURING,
     ),

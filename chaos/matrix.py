@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from chaos.faults import Fault, every
+from chaos.faults import READS, Fault, every
 from chaos.report import Part
 from chaos.run import Outcome, run
 from chaos.world import PACE
 
 SIDE_BY_SIDE = 5
 TRIES = 2
+LOOKS = READS | {"observe", "relate", "rest", "claim", "renew", "save_look", "is_on_branch"}
+"""Calls whose number is a matter of time."""
 """How many runs a boundary has to be reached: the number of calls varies a little with the time that each takes."""
 
 
@@ -69,9 +71,12 @@ async def tried(fault: Fault, folder: Path, counted: Mapping[str, int]) -> Outco
 
 
 def judged(outcome: Outcome, counted: Mapping[str, int]) -> Outcome:
-    """A boundary that was never reached is a violation where the undisturbed runs all come to it."""
+    """A boundary that was never reached is a violation where the undisturbed runs all come to it.
+
+    How often the bot looks depends on how busy the machine is, so a look that does not come proves nothing.
+    """
     fault = outcome.fault
-    if fault is None or fault.nth > counted.get(fault.call, 0):
+    if fault is None or fault.call in LOOKS or fault.nth > counted.get(fault.call, 0):
         return outcome
     missed = f"the boundary was not reached in {TRIES} runs, and every undisturbed one reaches it"
     return replace(outcome, violations=(*outcome.violations, missed))

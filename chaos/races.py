@@ -222,7 +222,15 @@ class Branch:
         """No record is lost here, so nobody asks."""
         raise NotImplementedError(f"the last {limit} commits")
 
-    async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:
+    async def relate(
+        self,
+        target: Target,
+        *,
+        revision: str,
+        commit: str,
+        version: str,
+        digest: str = UNKNOWN,  # noqa: ARG002 - these values have none
+    ) -> Relation:
         """Is the commit at or before the revision, and which value is the last one up to there?"""
         ours, theirs = int(commit, 16), int(revision, 16)
         later = (await self.log(ours))[: max(0, theirs - ours)]
@@ -245,7 +253,14 @@ class PromptCluster:
     branch: Branch
     clock: RacingClock
 
-    async def observe(self, target: Target, application: Application, *, refresh: bool) -> ApplicationFacts:  # noqa: ARG002
+    async def observe(
+        self,
+        target: Target,
+        application: Application,
+        *,
+        refresh: bool,  # noqa: ARG002
+        hard: bool = False,  # noqa: ARG002
+    ) -> ApplicationFacts:
         """Synced and healthy at the tip."""
         values, tip = await self.branch.read()
         image = f"{target.image}:{values[target.name]}"

@@ -47,3 +47,11 @@ def register(app: AsyncApp, promoter: Promoter, background: Background) -> None:
     @app.action(action_id(Action.ASK_AGAIN))
     async def ask_again(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
         await listening.click(buttons.ask_again(body), ack=ack, respond=respond)
+
+    @app.action(action_id(Action.ROLL_BACK))
+    async def roll_back(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
+        await listening.click(buttons.roll_back(body), ack=ack, respond=respond)
+
+    @app.action(action_id(Action.SYNC))
+    async def sync(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
+        await listening.click(buttons.sync(body), ack=ack, respond=respond)

@@ -69,6 +69,19 @@ class Buttons:
         )
         return answers.asked(promotion, self.promoter.target_of(promotion).channel)
 
+    async def roll_back(self, body: dict[str, Any]) -> str | None:
+        """*Roll back*: ask for what was there before, after Slack's own confirm dialog."""
+        pressed = await self._on_its_card(body)
+        promotion = await self.promoter.roll_back_from(
+            pressed.id, user=pressed.user, delivery=pressed.trigger or None
+        )
+        return answers.asked(promotion, self.promoter.target_of(promotion).channel)
+
+    async def sync(self, body: dict[str, Any]) -> str | None:
+        """*Sync now*: after Slack's own confirm dialog, which names what it changes."""
+        pressed = await self._on_its_card(body)
+        return answers.syncing(await self.promoter.sync(pressed.id, user=pressed.user))
+
     async def reject(self, body: dict[str, Any], client: AsyncWebClient) -> str | None:
         """*Reject…*: ask for the reason, where this person may reject."""
         pressed = await self._on_its_card(body)

@@ -8,7 +8,7 @@ from typing import Any
 from bot.core.errors import Refused
 from bot.core.promoter import Promoter
 from bot.messages import answers
-from handlers.grammar import Request, Verb, parse
+from handlers.grammar import Request, Rollback, Verb, meant, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,15 @@ class Command:
         """Do what was typed; raises `Refused` with what to type instead."""
         user = str(body["user_id"])
         wish = parse(str(body.get("text") or ""))
-        if isinstance(wish, Request):
-            return await self._request(wish, user, str(body.get("trigger_id") or "") or None)
-        return await self._verb(wish, user)
+        if isinstance(wish, Verb):
+            return await self._verb(wish, user)
+        return await self._asked(wish, user, str(body.get("trigger_id") or "") or None)
 
-    async def _request(self, wish: Request, user: str, delivery: str | None) -> str:
-        promotion = await self.promoter.request(
+    async def _asked(self, wish: Request | Rollback, user: str, delivery: str | None) -> str:
+        if isinstance(wish, Request):
+            await self._require_no_verb(wish, user)
+        ask = self.promoter.request if isinstance(wish, Request) else self.promoter.roll_back
+        promotion = await ask(
             app=wish.app,
             environment=wish.environment,
             version=wish.version,
@@ -35,6 +38,15 @@ class Command:
             delivery=delivery,
         )
         return answers.asked(promotion, self.promoter.target_of(promotion).channel)
+
+    async def _require_no_verb(self, wish: Request, user: str) -> None:
+        """Raise `Refused` for an app that nobody knows, where its name is nearly a verb."""
+        if wish.app in self.promoter.catalog.apps or not (verb := meant(wish.app, wish.version or "")):
+            return
+        await self.promoter.member(user)
+        raise Refused(
+            f"I know no app called “{wish.app}”. Did you mean the word “{verb}”? Type /promote help."
+        )
 
     async def _verb(self, verb: Verb, user: str) -> str:
         promoter, id, text = self.promoter, verb.id or "", verb.text

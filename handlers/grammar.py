@@ -10,17 +10,29 @@ from bot.core.catalog import nearest
 from bot.core.errors import Refused
 
 ABOUT_ONE = ("show", "approve", "reject", "withdraw", "cancel")
-VERBS = ("help", "status", "pending", *ABOUT_ONE)
+VERBS = ("help", "status", "pending", "rollback", *ABOUT_ONE)
 ID = re.compile(r"P-[0-9A-HJKMNP-TV-Z]{10}", re.IGNORECASE | re.ASCII)
 INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff]")
 QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
 BECAUSE = re.compile(r"\s+because(?:\s+|$)", re.IGNORECASE)
+NEARLY = 0.75
+"""How alike a word and a verb are where the verb may be meant, by difflib's measure: “revert” is no “reject”."""
 USAGE = "Type /promote <app> [version] [to] <environment> [because …], or /promote help."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """Ask that a target run a version; without one, what the environment before runs."""
+
+    app: str
+    environment: str
+    version: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollback:
+    """Ask that a target run again what it ran before; without a version, the last one that did not fail."""
 
     app: str
     environment: str
@@ -37,7 +49,7 @@ class Verb:
     text: str | None = None
 
 
-def parse(text: str) -> Request | Verb:
+def parse(text: str) -> Request | Rollback | Verb:
     """What was typed after `/promote`; raises `Refused` with what to type instead."""
     cleaned = INVISIBLE.sub("", text).strip()
     words = cleaned.split()
@@ -46,6 +58,8 @@ def parse(text: str) -> Request | Verb:
     first = _word(words[0]).lower()
     if first in ABOUT_ONE:
         return _about_one(first, words[1:])
+    if first == "rollback":
+        return _rollback(cleaned)
     if first in ("help", "pending"):
         return Verb(name=first)
     if first == "status":
@@ -60,9 +74,21 @@ def _about_one(name: str, words: list[str]) -> Verb:
     return Verb(name=name, id=id.upper(), text=" ".join(words[1:]) or None)
 
 
+def _rollback(text: str) -> Rollback:
+    head, reason = _reason(text)
+    words = _words(head)[1:]
+    if len(words) == 4 and words[2].lower() == "to":
+        del words[2]
+    if len(words) not in (2, 3) or "to" in map(str.lower, words):
+        raise Refused("Type /promote rollback <app> <environment> [to <version>] [because …].")
+    return Rollback(
+        app=words[0], environment=words[1], version=words[2] if len(words) == 3 else None, reason=reason
+    )
+
+
 def _request(text: str) -> Request:
     head, reason = _reason(text)
-    words = [word for word in map(_word, head.split()) if word.strip("-")] or [head]
+    words = _words(head) or [head]
     if len(words) > 1 and words[1].upper().startswith("P-"):
         raise Refused(f"I do not understand “{words[0]}”.{nearest(words[0].lower(), ABOUT_ONE)}")
     if len(words) >= 2 and words[-2].lower() == "to":
@@ -72,6 +98,8 @@ def _request(text: str) -> Request:
     if len(words) == 3:
         return Request(app=words[0], version=words[1], environment=words[2], reason=reason)
     if len(words) > 3:
+        if verb := meant(*words[:2]):
+            raise Refused(f"I do not understand “{words[0]}”. Did you mean “{verb}”? Type /promote help.")
         raise Refused(
             f"I do not understand “{words[3]}”: a version has no spaces, and a reason begins with because. {USAGE}"
         )
@@ -80,6 +108,18 @@ def _request(text: str) -> Request:
     if difflib.get_close_matches(words[0].lower(), VERBS, n=1):
         raise Refused(f"I do not understand “{words[0]}” alone.{nearest(words[0].lower(), VERBS)} {USAGE}")
     raise Refused(f"To which environment? Type /promote {words[0]} <environment>, or /promote help.")
+
+
+def meant(*words: str) -> str | None:
+    """The verb that the first word, or all of them together, nearly is: `rolback`, `roll back`."""
+    spellings = (words[0].lower(), "".join(words).lower())
+    matches = (difflib.get_close_matches(each, VERBS, n=1, cutoff=NEARLY) for each in spellings)
+    return next((match[0] for match in matches if match), None)
+
+
+def _words(head: str) -> list[str]:
+    """The words before the reason, without a dash that stands alone."""
+    return [word for word in map(_word, head.split()) if word.strip("-")]
 
 
 def _word(word: str) -> str:

@@ -4,17 +4,17 @@ import asyncio
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+from argocd_door import TOKEN, wait_until
 
 from bot.playground.argocd.server import SimulatedApplication, SimulatedArgoCD, Timings
 from bot.playground.repository import create_repository, head
 
-TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJwcm9tb3RlLWJvdCJ9.c2lnbmF0dXJl"
 PROD = "manual-app-prod"
 REPO_URL = "https://git.acme.example/team/manual-app-helm.git"
 APPLICATIONS = [
@@ -75,14 +75,6 @@ def fitting(value: Any, schema: str) -> Any:
     found = list(misfits(value, {"$ref": f"#/definitions/{schema}"}))
     assert not found, found
     return value
-
-
-async def wait_until(predicate: Callable[[], object], what: str) -> None:
-    """Let the event loop run until something holds; five seconds at most."""
-    deadline = asyncio.get_running_loop().time() + 5
-    while not predicate():
-        assert asyncio.get_running_loop().time() < deadline, f"never happened: {what}"
-        await asyncio.sleep(0.002)
 
 
 class Bench:

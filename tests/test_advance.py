@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from world import AMY, BEN, DANA, GROUP, NOON, World, push, world_in
+from world import AMY, BEN, CHANNEL, DANA, GROUP, NOON, World, push, world_in
 
 from bot.core.advance import Engine
 from bot.core.announcing import REMIND_AFTER
 from bot.core.catalog import Target
 from bot.core.errors import Refused, Unavailable
+from bot.core.outcome import Outcome
 from bot.core.ports import Author, Change, Plan
 from bot.core.promotion import Approval, Phase, Promotion, PromotionId, Signer
 from bot.core.rollout import ApplicationFacts
@@ -552,9 +553,10 @@ async def test_a_degraded_rollout_fails(world: World) -> None:
     assert promotion.phase is Phase.FAILED
     assert "degraded" in (promotion.ending or "")
     shown = await world.shown(id)
-    assert "Failed: manual-app 15 → prod" in shown
+    assert "Degraded: manual-app 15 → prod" in shown
     assert "promotion_approve" not in shown
-    assert world.clock.at - (promotion.committed_at or NOON) >= timedelta(seconds=8)
+    assert promotion.ended_at
+    assert promotion.ended_at - (promotion.committed_at or NOON) >= timedelta(seconds=8)
 
 
 async def test_a_failed_sync_fails(world: World) -> None:
@@ -578,17 +580,38 @@ async def test_a_commit_that_is_not_picked_up_fails(world: World) -> None:
     assert timedelta(minutes=2) <= waited < timedelta(minutes=3)
 
 
-async def test_a_rollout_that_never_ends_times_out(tmp_path: Path, redis_url: str) -> None:
-    """Where somebody would have to press Sync, it says so, and gives up when the time is up."""
+async def test_nobody_who_syncs_is_waited_for_a_day(tmp_path: Path, redis_url: str) -> None:
+    """Where somebody has to press Sync, it says so, hours later too; a day later it gives up, by a name of its own."""
     async with world_in(tmp_path, redis_url, automated=False) as world:
         id = await world.committed()
         for _ in range(3):
             await world.advance(id)
             world.passes(3)
         assert "somebody has to press Sync" in await world.show(id)
+        world.passes(23 * 3600)
+        assert "somebody has to press Sync" in await world.show(id)
+        world.passes(3600)
         promotion = await world.rest(id)
-    assert promotion.phase is Phase.FAILED
-    assert "timed out while waiting" in (promotion.ending or "")
+    assert (promotion.phase, promotion.outcome) == (Phase.FAILED, Outcome.NOT_SYNCED)
+    assert "it has waited for 24 hours" in (promotion.ending or "")
+
+
+async def test_what_recovers_after_it_failed_is_told_once(world: World) -> None:
+    """The pods come up after all: card and thread say so, and the promotion stays what it was called."""
+    id = await world.committed()
+    world.argocd.degrade_next_rollout("manual-app-prod")
+    while not (await world.find(id)).phase.is_final:
+        after = await world.advance(id)
+        assert after is not None
+        world.passes(after.total_seconds())
+    world.argocd.recover("manual-app-prod")
+    promotion = await world.rest(id)
+    assert (promotion.phase, promotion.outcome) == (Phase.FAILED, Outcome.DEGRADED)
+    shown = await world.shown(id)
+    assert shown.startswith("Recovered: manual-app 15")
+    card = await world.card(id)
+    told = [each.text for each in world.slack.thread(CHANNEL, card.ts)]
+    assert [each for each in told if "Recovered" in each] == told[-1:]
 
 
 # --- bugs of ours

@@ -172,7 +172,7 @@ async def test_a_commit_of_somebody_else_on_top_is_live_as_part_of_it(bench: Ben
     later = bench.commit("values-prod.yaml", "replicaCount: ", "replicaCount: 1")
     progress = await Follower(bench=bench, argo=argo, commit=commit).to_the_end()
     assert progress.stage is Stage.LIVE
-    assert progress.says.startswith(f"live as part of {later[:8]} by Sam")
+    assert progress.says.startswith(f"{later[:8]} by Sam contains it, ")
 
 
 async def test_a_commit_that_changes_the_version_again_supersedes(bench: Bench, argo: ArgoCD) -> None:
@@ -299,7 +299,7 @@ async def test_a_missing_right_is_named_with_the_object_it_is_for(bench: Bench, 
         (replace(APPLICATION, name="gone"), "has no application “gone” in the project “default”"),
         (
             replace(APPLICATION, namespace="team-a"),
-            f"needs applications, get, default/team-a/{PROD}",
+            f"has no application “{PROD}” in the project “default” in the namespace “team-a”",
         ),
         (replace(APPLICATION, server="east"), "no Argo CD called “east” is configured"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,10 @@ from pydantic import ValidationError
 from rollout_cases import LATER, OLD, OURS, TARGET
 
 from bot.core.facts import ApplicationFacts, ResourceResult
-from bot.integrations.argocd_facts import read_application, repository_name, said
+from bot.integrations.argocd_facts import causes, read_application
+from bot.integrations.argocd_objects import Result
+from bot.integrations.argocd_text import said
+from bot.integrations.argocd_tracking import repository_name
 
 SOURCE = {
     "repoURL": "https://git.acme.example/team/manual-app-helm.git",
@@ -148,16 +152,6 @@ def test_the_charts_own_values_are_covered_beside_the_listed_files() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "words"), [({"sources": [SOURCE]}, "several sources"), ({"sourceHydrator": {}}, "hydrator")]
-)
-def test_what_cannot_be_followed_yet_is_said_clearly(spec: dict[str, Any], words: str) -> None:
-    """Better an end with a reason than a guess."""
-    tracks = read(spec=spec).tracks
-    assert tracks
-    assert words in tracks
-
-
-@pytest.mark.parametrize(
     "url",
     [
         "https://github.com/Acme/charts.git",
@@ -286,3 +280,148 @@ def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
     assert len(shown) == 300
     assert shown.startswith("Failed to load target state:")
     assert shown.endswith("Error: missing value image.tag")
+
+
+def test_what_differs_is_told_apart_from_what_is_only_too_many() -> None:
+    """Argo CD removes nothing by itself unless it is told to; a person's Sync does not either."""
+    resources = [
+        {"kind": "Deployment", "name": "app", "status": "OutOfSync"},
+        {"kind": "Service", "name": "app", "status": "Synced"},
+        {"kind": "ConfigMap", "name": "old", "status": "OutOfSync", "requiresPruning": True},
+    ]
+    automated = {"prune": True}
+    for policy, differs, stays in (
+        ({"automated": automated}, ("Deployment/app", "ConfigMap/old"), ()),
+        ({"automated": {}}, ("Deployment/app",), ("ConfigMap/old",)),
+        ({"automated": automated | {"enabled": False}}, ("Deployment/app",), ("ConfigMap/old",)),
+        (None, ("Deployment/app",), ("ConfigMap/old",)),
+    ):
+        found = read({"resources": resources}, spec={"syncPolicy": policy})
+        assert (found.out_of_sync, found.to_prune) == (differs, stays)
+
+
+@pytest.mark.parametrize("phase", ["Running", "Terminating", "Succeeded", "Failed", "Error"])
+@pytest.mark.parametrize("is_queued", [True, False])
+def test_an_operation_on_record_is_driven_while_it_is_asked_for(phase: str, is_queued: bool) -> None:
+    """One that runs on record alone was lost; one that has ended needs nobody."""
+    extra = {"operation": {"sync": {}}} if is_queued else {}
+    found = read({"operationState": {"phase": phase}}, **extra).operation
+    assert found
+    assert found.is_driven is (is_queued or phase not in ("Running", "Terminating"))
+
+
+@pytest.mark.parametrize(
+    ("initiator", "by"),
+    [
+        ({"username": "sam@acme.example"}, "sam@acme.example"),
+        ({"username": "applicationset-controller", "automated": True}, ""),
+        ({"automated": True}, ""),
+        (None, ""),
+    ],
+)
+def test_who_began_an_operation_is_told_where_it_was_a_person(initiator: object, by: str) -> None:
+    """Argo CD itself is nobody."""
+    found = read({"operationState": {"operation": {"initiatedBy": initiator}}}).operation
+    assert found
+    assert found.by == by
+
+
+def running(results: list[dict[str, Any]], resources: list[dict[str, Any]], phase: str = "Running") -> str:
+    state = {"phase": phase, "message": "one or more tasks are running", "syncResult": {"resources": results}}
+    found = read({"operationState": state, "resources": resources}, operation={}).operation
+    assert found
+    return found.message
+
+
+def test_a_running_operation_tells_its_waves_and_hooks() -> None:
+    """The hooks that are not over are named; an operation that has ended is told in Argo CD's words alone."""
+    resources = [
+        {"kind": "Service", "name": "app", "syncWave": -1},
+        {"kind": "Deployment", "name": "app"},
+        {"kind": "Deployment", "name": "late", "syncWave": 5},
+    ]
+    results = [
+        {"kind": "Job", "name": "check", "hookType": "PreSync", "hookPhase": "Succeeded"},
+        {"kind": "Job", "name": "migrate", "hookType": "Sync", "hookPhase": "Running"},
+        {"kind": "Service", "name": "app", "status": "Synced"},
+        {"kind": "Deployment", "name": "app", "status": "Synced", "hookPhase": "Running"},
+    ]
+    words = "one or more tasks are running"
+    assert running(results, resources) == f"wave 2 of 3, hooks 1 of 2: Job/migrate Running, {words}"
+    assert running(results[:1], resources) == f"hooks 1 of 1, {words}"
+    assert running(results[2:], resources[:1]) == words
+    assert running(results, resources, "Succeeded") == words
+
+
+def test_a_success_that_nobody_completed_proves_nothing() -> None:
+    """Argo CD can lose the end of an operation, and leave `Succeeded` without a result."""
+    state = {"phase": "Succeeded", "operation": {"sync": {"revision": OURS}}, "syncResult": None}
+    found = read({"operationState": state | {"finishedAt": None}}).operation
+    assert found
+    assert not found.is_full
+    whole = read({"operationState": state | {"syncResult": {"revision": OURS}}}).operation
+    assert whole
+    assert whole.is_full
+
+
+def test_an_operation_that_broke_before_its_first_resource_is_ours_by_its_request() -> None:
+    """`Error` has no result at all."""
+    request = {"sync": {"revision": OURS}}
+    state = {"phase": "Error", "message": "denied", "operation": request, "syncResult": None}
+    found = read({"operationState": state}).operation
+    assert found
+    assert (found.phase, found.revision, found.is_full, found.message) == ("Error", OURS, True, "denied")
+
+
+@pytest.mark.parametrize(
+    ("requires_pruning", "namespace", "stays"),
+    [(True, "shop", True), (False, "shop", False), (True, "other", False)],
+    ids=["kept", "back in git", "of another namespace"],
+)
+def test_what_must_not_be_pruned_stays_although_argo_cd_prunes(
+    requires_pruning: bool, namespace: str, stays: bool
+) -> None:
+    """`Prune=false` on a resource: the last sync left it, and so will the next one."""
+    thing = {"kind": "ConfigMap", "namespace": "shop", "name": "old"}
+    skipped = thing | {"namespace": namespace, "status": "PruneSkipped"}
+    status = {
+        "resources": [thing | {"status": "OutOfSync", "requiresPruning": requires_pruning}],
+        "operationState": {"phase": "Succeeded", "syncResult": {"resources": [skipped]}},
+    }
+    found = read(status, spec={"syncPolicy": {"automated": {"prune": True}}})
+    names = ("ConfigMap/old",)
+    assert (found.out_of_sync, found.to_prune) == (((), names) if stays else (names, ()))
+
+
+@pytest.mark.parametrize(
+    "piece", ['"://host:80",', "tokentoken", 'token:"', "://a:b/", "eyJ", "a/1", "x--", "\\"]
+)
+def test_a_hostile_text_takes_no_time(piece: str) -> None:
+    """Two megabytes that once took minutes, in which nothing else was done."""
+    began = time.monotonic()
+    assert len(said(piece * (2_000_000 // len(piece)))) <= 300
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("helm template . --set db.password=hunter2 failed", "helm template . --set db.password=*** failed"),
+        ("get https://h/index.yaml?token=abc123secret: 404", "get https://h/index.yaml?token=*** 404"),
+        (f"cannot sync to {'a1' * 20} of x@sha256:{'b2' * 32}", None),
+        ("the path /tmp/_argocd-repo/3f1c2a9e-11aa-4bcd-9e77-0123456789ab/charts is missing", None),
+    ],
+)
+def test_outside_texts_lose_their_secrets_and_keep_commits_and_paths(text: str, shown: str | None) -> None:
+    """Helm repeats its whole command."""
+    assert said(text) == (shown or text)
+
+
+def test_a_failed_resource_keeps_its_reason_whatever_its_name() -> None:
+    """It is called like a secret, and is none."""
+    broken = {"kind": "Secret", "name": "db-token", "status": "SyncFailed", "message": "denied by a webhook"}
+    results = [Result.model_validate(broken)]
+    assert causes(results, "") == "Secret/db-token: denied by a webhook"
+    told = Result.model_validate(broken | {"message": "exit 1, password=hunter2"})
+    assert causes([told], "") == "Secret/db-token: exit 1, password=***"
+    assert causes([], "exit 1, password=hunter2") == "exit 1, password=***"

@@ -4,65 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
 from aiohttp import web
-from argocd_bench import TOKEN, wait_until
+from argocd_door import (
+    ANSWER,
+    HERE,
+    TOKEN,
+    Door,
+    Handler,
+    answering,
+    hang,
+    routing,
+    saying,
+    telling,
+    wait_until,
+)
 from rollout_cases import APPLICATION, TARGET
 
 from bot.core.errors import Failed, PromoteError, Unavailable
 from bot.core.facts import ApplicationFacts
+from bot.integrations import argocd_http
 from bot.integrations.argocd import ArgoCD, Server
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-HERE = "/api/v1/applications/manual-app-prod"
-ANSWER = {"metadata": {"name": "manual-app-prod"}, "spec": {}, "status": {"sync": {"status": "Unknown"}}}
-
-
-class Door:
-    """A server that answers as it is told, and remembers who knocked."""
-
-    def __init__(self) -> None:
-        self.asked: list[web.Request] = []
-        self.answer: Handler = answering(json.dumps(ANSWER))
-        self.url = ""
-        self._runner: web.AppRunner | None = None
-
-    async def open(self) -> None:
-        application = web.Application()
-        application.router.add_route("*", "/{path:.*}", self._hear)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    async def close(self) -> None:
-        if self._runner:
-            await self._runner.cleanup()
-
-    async def _hear(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append(request)
-        return await self.answer(request)
-
-
-def answering(text: str, kind: str = "application/json", status: int = 200, **headers: str) -> Handler:
-    async def answer(_: web.Request) -> web.Response:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return web.Response(text=text, content_type=kind, status=status, headers=named)
-
-    return answer
-
-
-def saying(status: int, message: str, **headers: str) -> Handler:
-    """An error as Argo CD words it."""
-    body = {"error": message, "code": 2, "message": message}
-    return answering(json.dumps(body), status=status, **headers)
 
 
 @pytest.fixture
@@ -187,19 +158,18 @@ async def test_the_server_may_name_a_date_to_ask_again(door: Door) -> None:
     assert error.retry_after == pytest.approx(60, abs=5)
 
 
-async def test_nobody_at_the_address_is_unavailable() -> None:
-    """A refused connection, in the system's words."""
+def nobody() -> str:
+    """An address where nobody listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    error = await trouble(url)
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+async def test_nobody_at_the_address_is_unavailable() -> None:
+    """A refused connection, in the system's words."""
+    error = await trouble(nobody())
     assert isinstance(error, Unavailable)
     assert "cannot be reached" in str(error)
-
-
-async def hang(_: web.Request) -> web.Response:
-    await asyncio.Event().wait()
-    return web.Response()
 
 
 async def test_a_server_that_hangs_is_unavailable(door: Door) -> None:
@@ -275,10 +245,11 @@ async def test_pods_are_asked_for_where_they_tell_something(
         "targetRevision": "main",
         "helm": {"valueFiles": [TARGET.path]},
     }
-    door.answer = answering(json.dumps(ANSWER | {"spec": {"source": source}} | application))
+    spec = {"source": source, "syncPolicy": {"automated": {}}}
+    door.answer = answering(json.dumps(ANSWER | {"spec": spec} | application))
     assert ((await look(door.url)).workloads is not None) is matters
-    parts = [request.path.removeprefix(HERE) for request in door.asked]
-    assert parts == ["", *(["/managed-resources", "/resource-tree"] if matters else [])]
+    parts = {request.path.removeprefix(HERE) for request in door.asked} - {"", "/syncwindows"}
+    assert parts == ({"/managed-resources", "/resource-tree"} if matters else set())
 
 
 async def test_pods_that_cannot_be_read_now_do_not_hide_the_rest(door: Door) -> None:
@@ -295,20 +266,6 @@ async def test_pods_that_cannot_be_read_now_do_not_hide_the_rest(door: Door) -> 
     door.answer = answer
     found = await look(door.url)
     assert (found.sync, found.workloads) == ("Synced", None)
-
-
-async def test_an_anonymous_answer_means_that_the_token_expired(door: Door) -> None:
-    """With anonymous access, Argo CD does not refuse an expired token: it forgets who asks."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        if request.path.endswith("/userinfo"):
-            return await answering("{}")(request)
-        return await saying(403, "permission denied")(request)
-
-    door.answer = answer
-    error = await trouble(door.url)
-    assert isinstance(error, Failed)
-    assert "expired or was revoked" in str(error)
 
 
 async def test_another_refusal_is_told_in_argo_cds_words(door: Door) -> None:
@@ -367,3 +324,90 @@ async def test_the_identity_tells_when_the_token_ends(
         "promote-bot",
         expires,
     )
+
+
+@pytest.mark.parametrize(
+    ("answer", "ended"), [(telling(ANSWER), "2xx"), (saying(404, "gone"), "4xx"), (saying(503, "no"), "5xx")]
+)
+async def test_every_call_is_counted(door: Door, answer: Handler, ended: str) -> None:
+    """By server, by what was asked, and by how it ended."""
+    counted = []
+    door.answer = answer
+    argo = ArgoCD(
+        servers={"main": Server(url=door.url, token=TOKEN)}, count=lambda *what: counted.append(what)
+    )
+    for refresh in (False, True):
+        with contextlib.suppress(PromoteError):
+            await argo.observe(TARGET, APPLICATION, refresh=refresh)
+    await argo.aclose()
+    assert counted == [("main", "application", ended), ("main", "refresh", ended)]
+
+
+async def test_a_call_without_an_answer_is_counted_too(door: Door) -> None:
+    """A server that hangs, and one that is not there."""
+    counted = []
+    door.answer = hang
+    argo = ArgoCD(
+        servers={"slow": Server(url=door.url, token=TOKEN), "away": Server(url=nobody(), token=TOKEN)},
+        call_limit=timedelta(seconds=0.2),
+        count=lambda *what: counted.append(what),
+    )
+    for server in ("slow", "away"):
+        with pytest.raises(Unavailable):
+            await argo.observe(TARGET, replace(APPLICATION, server=server), refresh=False)
+    await argo.aclose()
+    assert counted == [("slow", "application", "timeout"), ("away", "application", "unreachable")]
+
+
+NESTED = "[" * 200_000
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answering(NESTED),
+        answering(f"data:{NESTED}", "text/event-stream"),
+    ],
+)
+async def test_an_answer_that_is_too_deep_is_none(door: Door, answer: Handler) -> None:
+    """It is told like any other that cannot be read."""
+    door.answer = answer
+    assert isinstance(await trouble(door.url), Unavailable)
+
+
+async def test_manifests_that_are_too_deep_hide_only_themselves(door: Door) -> None:
+    """Argo CD hands them on as they are in git."""
+    source = {"repoURL": TARGET.repository.url, "helm": {"valueFiles": [TARGET.path]}}
+    here = ANSWER | {"spec": {"source": source}, "status": {"sync": SYNCED}}
+    managed = {"items": [{"targetState": NESTED}]}
+    door.answer = routing(
+        {
+            HERE: telling(here),
+            f"{HERE}/managed-resources": telling(managed),
+            f"{HERE}/resource-tree": telling({}),
+        }
+    )
+    found = await look(door.url)
+    assert (found.sync, found.workloads) == ("Synced", None)
+
+
+async def test_an_answer_without_an_end_is_not_read_to_it(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody's memory is filled with it."""
+    monkeypatch.setattr(argocd_http, "LONGEST_BODY", 2**20)
+    sent = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while sent < 2**26:
+                await response.write(b" " * 2**16)
+                sent += 2**16
+        return response
+
+    door.answer = answer
+    assert "answers with more than 1 MB" in str(await trouble(door.url))
+    assert sent < 2**26

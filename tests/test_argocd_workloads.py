@@ -9,7 +9,7 @@ import pytest
 from rollout_cases import IMAGE
 
 from bot.core.facts import Pod, Workloads
-from bot.integrations.argocd_facts import read_workloads
+from bot.integrations.argocd_workloads import read_workloads
 
 
 def node(kind: str, name: str, owner: str = "", images: tuple[str, ...] = (), **info: str) -> dict[str, Any]:
@@ -122,3 +122,33 @@ def test_an_empty_tree_beside_rendered_workloads_is_no_answer_yet() -> None:
     state = json.dumps({"spec": {"containers": [{"image": "app:1"}]}})
     assert read_workloads({"items": [{"targetState": state}]}, {"nodes": None}) is None
     assert read_workloads({}, {}) == Workloads(rendered_images=frozenset(), pods=())
+
+
+@pytest.mark.parametrize(
+    ("others", "is_known"),
+    [
+        ([], False),
+        ([pod_node("new-1", "ReplicaSet/new", "Evicted", "0/1")], False),
+        ([pod_node("new-1", "ReplicaSet/new", "", "0/1")], True),
+    ],
+    ids=["no pod", "an evicted one", "one"],
+)
+def test_old_pods_that_nothing_has_replaced_yet_are_no_answer(others: list[Any], is_known: bool) -> None:
+    """The tree is late, or the health is: that there are no new pods to check proves nothing."""
+    nodes = [
+        node("ReplicaSet", "new", "Deployment/app", Revision="Rev:2"),
+        node("ReplicaSet", "old", "Deployment/app", Revision="Rev:1"),
+        pod_node("old-1", "ReplicaSet/old"),
+        *others,
+    ]
+    assert (read_workloads({}, {"nodes": nodes}) is not None) is is_known
+
+
+def test_old_pods_on_their_way_out_are_not_waited_for() -> None:
+    """And an application that is scaled to nothing has none at all."""
+    sets = [
+        node("ReplicaSet", "new", "Deployment/app", Revision="Rev:2"),
+        node("ReplicaSet", "old", "Deployment/app", Revision="Rev:1"),
+    ]
+    assert pods_of(*sets, pod_node("old-1", "ReplicaSet/old", "Terminating")) == ()
+    assert pods_of(*sets) == ()

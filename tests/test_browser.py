@@ -282,7 +282,7 @@ async def test_trouble_is_told_as_it_is(opened: Opening) -> None:
         await visitor.sees("Live: manual-app 16 → prod")
         await visitor.turn("degrade_next")
         await visitor.send("/promote manual-app to stage because QA wants it")
-        card = await visitor.sees("Failed: manual-app 17 → stage")
+        card = await visitor.sees("Degraded: manual-app 17 → stage")
         await expect(card).to_contain_text("CrashLoopBackOff")
         await visitor.take_picture("10-failed")
         await visitor.take_picture("11-crashing-pods", pane="world")

@@ -126,6 +126,11 @@ MISTAKES = {
     "an app's unknown repository": ("manual-app:\n", "manual-app:\n    repository: other\n", "19: apps.manual-app.repository: the repository 'other' is unknown. There is: gitops."),
     "an unknown server": ("argocd: main", "argocd: mian", "13: defaults.argocd: the Argo CD server 'mian' is unknown. Did you mean “main”?"),
     "an application's unknown server": ('["{app}-{env}"]', "[{name: x, server: mian}]", "16: defaults.applications.0.server: the Argo CD server 'mian' is unknown. Did you mean “main”?"),
+    "an application twice": ('["{app}-{env}"]', '["{app}-{env}", "manual-app-{env}"]', "18: apps.manual-app: dev names the application manual-app-dev of main twice"),
+    "an application of two environments": ('["{app}-{env}"]', '["{app}"]', "18: apps.manual-app: stage names the application manual-app of main, as dev does; put {env} into its name"),
+    "a placeholder in a project that is not one": ('["{app}-{env}"]', '[{name: "{app}-{env}", project: "{team}"}]', "16: defaults.applications.0: {team} is unknown; there is {app} and {env}"),
+    "a placeholder in a namespace that is not one": ('["{app}-{env}"]', '[{name: "{app}-{env}", namespace: "{team}"}]', "16: defaults.applications.0: {team} is unknown; there is {app} and {env}"),
+    "a placeholder of a server that is not one": ("https://argocd.example.com\n", "https://argocd.example.com\n    project: '{team}'\n", "9: argocd.main: {team} is unknown; there is {app} and {env}"),
     "nothing said of the repository": ("  repository: gitops\n", "", "17: apps.manual-app: dev has no repository; give it there or in defaults"),
     "a password in a repository's address": ("https://git.", "https://bob:hunter2@git.", "6: repositories.gitops: url holds a user or a password"),
     "a token in a repository's address": ("https://git.", "https://hunter2@git.", "6: repositories.gitops: url holds a user or a password"),
@@ -277,7 +282,7 @@ def test_a_channel_of_the_environment_comes_before_the_common_one(file: Path) ->
 def test_an_application_may_be_described_in_full(file: Path) -> None:
     """Server, project and namespace of an application come before the server's own; the link fits them."""
     text = changed(
-        '["{app}-{env}"]', '["{app}-{env}", {name: "{app}-x", server: far, project: p, namespace: n}]'
+        '["{app}-{env}"]', '["{app}-{env}", {name: "{app}-x-{env}", server: far, project: p, namespace: n}]'
     )
     text = text.replace(
         "defaults:", "  far:\n    url: https://far.example.com/argo/\n    project: q\ndefaults:"
@@ -290,8 +295,46 @@ def test_an_application_may_be_described_in_full(file: Path) -> None:
         None,
     )
     assert near.link == "https://argocd.example.com/applications/manual-app-dev"
-    assert (far.name, far.server, far.project, far.namespace) == ("manual-app-x", "far", "p", "n")
-    assert far.link == "https://far.example.com/argo/applications/n/manual-app-x"
+    assert (far.name, far.server, far.project, far.namespace) == ("manual-app-x-dev", "far", "p", "n")
+    assert far.link == "https://far.example.com/argo/applications/n/manual-app-x-dev"
+
+
+def test_project_and_namespace_take_the_app_and_the_environment(file: Path) -> None:
+    """A project for each app, or a namespace for each environment, is said once for all of them."""
+    place = "url: https://argocd.example.com\n    project: '{app}'\n    namespace: team-{env}"
+    found = targets_of(file, changed("url: https://argocd.example.com", place))
+    seen = [(each.project, each.namespace) for target in found.values() for each in target.applications]
+    assert seen == [("manual-app", f"team-{environment}") for environment in ("dev", "stage", "prod")]
+    own = '[{name: "{app}-{env}", project: "p-{env}", namespace: "n-{app}"}]'
+    found = targets_of(file, changed('["{app}-{env}"]', own))
+    prod = found["manual-app/prod"].applications[0]
+    assert (prod.project, prod.namespace) == ("p-prod", "n-manual-app")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        '["{app}-{env}", {name: "{app}-{env}", server: far}]',
+        '["{app}-{env}", {name: "{app}-{env}", namespace: n}]',
+        '[{name: "{app}", namespace: "{env}"}]',
+    ],
+)
+def test_the_same_name_elsewhere_is_another_application(file: Path, entries: str) -> None:
+    """On another server, or in another namespace."""
+    text = changed('["{app}-{env}"]', entries).replace(
+        "defaults:", "  far:\n    url: https://far.example.com\ndefaults:"
+    )
+    keys = [each.key for target in targets_of(file, text).values() for each in target.applications]
+    assert len(set(keys)) == len(keys)
+
+
+def test_two_apps_may_share_an_application(file: Path) -> None:
+    """One application often renders several images, each at a key of its own."""
+    text = changed('["{app}-{env}"]', '["shop-{env}"]').replace(
+        "apps:\n", "apps:\n  other:\n    image: other\n    keys: [other.tag]\n"
+    )
+    found = targets_of(file, text)
+    assert found["other/prod"].applications == found["manual-app/prod"].applications
 
 
 def test_digests_and_anchors_are_an_explicit_wish(file: Path) -> None:

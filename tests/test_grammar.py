@@ -6,11 +6,14 @@ from hypothesis import strategies as st
 
 from bot.config import RESERVED
 from bot.core.errors import Refused
-from handlers.grammar import VERBS, Request, Verb, parse
+from handlers.grammar import VERBS, Request, Rollback, Verb, meant, parse
 
 ID = "P-7F3KQ0V9XZ"
 TO_PROD = Request(app="manual-app", environment="prod")
 FIFTEEN = Request(app="manual-app", environment="prod", version="15")
+BACK = Rollback(app="manual-app", environment="prod")
+BACK_TO_13 = Rollback(app="manual-app", environment="prod", version="13")
+BACK_BECAUSE = Rollback(app="manual-app", environment="prod", version="13", reason="15 is slow")
 
 
 def because(reason: str, *, version: str | None = None) -> Request:
@@ -44,6 +47,19 @@ UNDERSTOOD = {
     "manual-app prod because of the “sale” – really": because("of the “sale” – really"),
     "manual-app prod because": TO_PROD,
     "manual-app prod because   ": TO_PROD,
+    # rollbacks
+    "rollback manual-app prod": BACK,
+    "ROLLBACK manual-app prod": BACK,
+    "“rollback” ‘manual-app’ prod": BACK,
+    "rollback manual-app prod 13": BACK_TO_13,
+    "rollback manual-app prod to 13": BACK_TO_13,
+    "rollback manual-app prod TO 13": BACK_TO_13,
+    "rollback manual-app prod to 13 because 15 is slow": BACK_BECAUSE,
+    "rollback manual-app prod to 13 — because 15 is slow": BACK_BECAUSE,
+    "rollback manual-app prod – because": BACK,
+    "rollback manual-app prod because to be sure": Rollback(
+        app="manual-app", environment="prod", reason="to be sure"
+    ),
     # verbs
     "": Verb(name="help"),
     "   \u200b ": Verb(name="help"),
@@ -86,6 +102,15 @@ REFUSED = {
     "manual-app 1 5 prod now": "a version has no spaces",
     "manual-app 15 prod --dry-run": "I do not understand “--dry-run”",
     "“”": "I do not understand",
+    "rollback": "Type /promote rollback <app> <environment> [to <version>]",
+    "rollback manual-app": "Type /promote rollback <app> <environment> [to <version>]",
+    "rollback because it is slow": "Type /promote rollback <app> <environment> [to <version>]",
+    "rollback manual-app to prod": "Type /promote rollback <app> <environment> [to <version>]",
+    "rollback manual-app prod to": "Type /promote rollback <app> <environment> [to <version>]",
+    "rollback manual-app prod to 13 now": "Type /promote rollback <app> <environment> [to <version>]",
+    "rolback manual-app prod to 13": "Did you mean “rollback”?",
+    "roll back manual-app prod": "Did you mean “rollback”?",
+    "Roll-back manual-app prod to 13 because 15 is slow": "Did you mean “rollback”?",
     "because x y z": "I do not understand",
 }
 
@@ -111,7 +136,26 @@ def test_no_app_can_have_a_verbs_name(verb: str) -> None:
     assert not isinstance(_parsed(f"{verb} {ID}"), Request)
 
 
-def _parsed(sentence: str) -> Request | Verb | None:
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if len(verb) > 4])
+@given(st.data())
+def test_one_slip_of_the_finger_is_still_the_verb(verb: str, data: st.DataObject) -> None:
+    """A letter that is missing, doubled or in its neighbour's place does not hide which verb is meant."""
+    place = data.draw(st.integers(0, len(verb) - 2))
+    before, here, after = verb[:place], verb[place], verb[place + 1 :]
+    slips = [before + after, before + 2 * here + after, before + after[0] + here + after[1:]]
+    for slip in slips:
+        assert meant(slip) == verb, slip
+        assert meant(slip, "manual-app") == verb, slip
+
+
+@pytest.mark.parametrize("word", ["revert", "undo", "manual-app", "payload-api", "deploy", "15"])
+def test_another_word_is_no_verb(word: str) -> None:
+    """To revert is not to reject: nobody is led to a verb that does something else."""
+    assert meant(word) is None
+    assert meant(word, "prod") is None
+
+
+def _parsed(sentence: str) -> Request | Rollback | Verb | None:
     try:
         return parse(sentence)
     except Refused:
@@ -153,6 +197,10 @@ def test_anything_typed_is_understood_or_refused(sentence: str) -> None:
         assert wish.environment
         assert len(" ".join(filter(None, (wish.app, wish.version, wish.environment))).split()) in (2, 3)
         assert wish.reason is None or wish.reason.strip() == wish.reason != ""
+    if isinstance(wish, Rollback):
+        assert wish.app
+        assert wish.environment
+        assert "to" not in (wish.app, wish.environment, wish.version)
     if isinstance(wish, Verb):
         assert wish.name in VERBS
         assert wish.id is None or wish.id == wish.id.upper()

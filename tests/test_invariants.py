@@ -159,7 +159,8 @@ async def turn(world: World, engine: Engine) -> timedelta | None:
             edition, after = await world.moving(engine.advance(id))
             await world.store.rest(id, edition=edition, after=after)
         except PromoteError:
-            after = timedelta(seconds=15)  # the lease brings it back
+            await world.store.rest(id, edition=0, after=None)
+            after = timedelta(seconds=15)  # when its lease ends, it is due again
         pauses.append(timedelta(0) if after is None and id in due(world) else after)
     return min((each for each in pauses if each is not None), default=None)
 

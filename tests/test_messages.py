@@ -22,20 +22,23 @@ from builders import (
     same_as_golden,
     target,
 )
+from endings import ENDINGS, WAITING
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bot.core.catalog import Application, ApprovalRule, Policy, Target
 from bot.core.errors import Failed, PromoteError, Refused, TargetBusy, Unavailable
+from bot.core.outcome import Outcome
 from bot.core.people import Action
 from bot.core.ports import Card
 from bot.core.promoter import Place
 from bot.core.promotion import Event, LineChange, Phase, Promotion, Signer
 from bot.core.rollout import ApplicationFacts, Look, Pod, Progress, ResourceResult, Stage, Workloads
 from bot.messages import answers, modals
-from bot.messages.card import EMOJI, HEADLINE, action_id, card, headline
+from bot.messages.card import action_id, card, headline
+from bot.messages.headlines import EMOJI, HEADLINE
 from bot.messages.mrkdwn import Message, code, cut, escape, fenced, link, listed, mention, plain
-from bot.messages.thread import story
+from bot.messages.thread import recovery, story
 from bot.playground.slack import blocks as block_kit
 
 PLACE = Card(channel="C0DEPLOYS", ts="1.0", link="https://acme.example.com/archives/C0DEPLOYS/p1")
@@ -102,6 +105,8 @@ CARDS: dict[str, tuple[Target, Promotion, Look]] = {
         ),
         EMPTY,
     ),
+    **WAITING,
+    **ENDINGS,
 }
 
 EVENTS = tuple(
@@ -116,8 +121,9 @@ EVENTS = tuple(
             ("committing", Phase.COMMITTING, None, None),
             ("not written", Phase.APPROVED, None, None),
             ("committed", Phase.COMMITTED, None, "c" * 40),
+            ("sync", Phase.COMMITTED, AMY.id, None),
             ("live", Phase.LIVE, None, "synced and healthy, every pod runs it"),
-            ("failed", Phase.FAILED, None, "sync failed"),
+            ("failed", Phase.FAILED, None, "the git host refused the push: protected branch"),
             ("rejected", Phase.REJECTED, AMY.id, "freeze until Monday"),
             ("expired", Phase.EXPIRED, None, "1 of 2 approvals when the time was up"),
             ("cancelled", Phase.CANCELLED, DANA.id, None),
@@ -237,7 +243,9 @@ def test_the_card_looks_as_it_was_agreed(name: str) -> None:
 
 def test_the_thread_tells_the_story_as_it_was_agreed() -> None:
     """One line for each kind of event, in people's words."""
-    same_as_golden("thread.txt", story(in_phase(Phase.LIVE), EVENTS) + "\n")
+    promotion = replace(in_phase(Phase.LIVE), outcome=None)
+    lines = [story(promotion, EVENTS), recovery("synced and healthy, every pod runs it")]
+    same_as_golden("thread.txt", "\n".join(lines) + "\n")
 
 
 def test_the_modal_looks_as_it_was_agreed() -> None:
@@ -275,8 +283,9 @@ def test_the_text_alone_says_where_it_stands(name: str) -> None:
     """Old clients, screen readers and phones show `text` only: app, versions, environment, people and phase."""
     where, promotion, look = CARDS[name]
     text = card(where, promotion, look).text
-    first = "Requested" if name in {"requested, no approval needed", "from CI"} else HEADLINE[promotion.phase]
-    assert text.startswith(f"{first}: manual-app 15 to {promotion.environment} (14 → 15), asked by Dana.")
+    first = headline(where, promotion, look).partition(": manual-app")[0].partition(": ")[2]
+    versions = f"({promotion.old_version} → {promotion.version})"
+    assert text.startswith(f"{first}: {promotion.title} {versions}, asked by Dana.")
     for part in (
         promotion.reason,
         promotion.ending,
@@ -290,7 +299,7 @@ def test_the_text_alone_says_where_it_stands(name: str) -> None:
 @pytest.mark.parametrize("phase", Phase)
 def test_the_state_is_a_word_beside_the_emoji(phase: Phase) -> None:
     """Nobody needs to see colours or pictures: the header begins with an emoji and says the phase in words."""
-    assert headline(PROD, in_phase(phase)) == f"{EMOJI[phase]} {HEADLINE[phase]}: manual-app 15 → prod"
+    assert headline(PROD, in_phase(phase), EMPTY) == f"{EMOJI[phase]} {HEADLINE[phase]}: manual-app 15 → prod"
     assert len(set(EMOJI.values())) == len(set(HEADLINE.values())) == len(Phase)
 
 
@@ -311,12 +320,14 @@ def test_what_failed_before_its_commit_can_be_asked_for_again() -> None:
 
 @pytest.mark.parametrize("phase", Phase)
 def test_buttons_vanish_once_it_is_decided(phase: Phase) -> None:
-    """Only an open request can be decided; afterwards there is at most “Ask again”."""
+    """Only an open request can be decided; afterwards there is at most “Ask again”, or “Roll back” after a commit."""
     found = [button["action_id"] for button in buttons(card(PROD, in_phase(phase), EMPTY))]
     if phase is Phase.REQUESTED:
         assert found == [action_id(each) for each in (Action.APPROVE, Action.REJECT, Action.CANCEL)]
     elif phase in (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE):
         assert found == [action_id(Action.ASK_AGAIN)]
+    elif phase in (Phase.LIVE, Phase.FAILED):
+        assert found == [action_id(Action.ROLL_BACK)]
     else:
         assert found == []
 
@@ -416,17 +427,41 @@ outside = st.one_of(
 )
 
 
-@given(st.sampled_from(Phase), outside, outside, outside, outside)
-@example(Phase.FAILED, "&" * 5000, "&" * 5000, "&" * 5000, "&" * 5000)
-@example(Phase.COMMITTED, "<!channel>", "<@U0CEO>", "<!here>", "<https://evil.example.com|Approve>")
+@given(
+    st.sampled_from(Phase),
+    st.sampled_from(Stage),
+    st.none() | st.sampled_from(Outcome),
+    outside,
+    outside,
+    outside,
+    outside,
+)
+@example(Phase.FAILED, Stage.FAILED, Outcome.DEGRADED, *["&" * 5000] * 4)
+@example(Phase.COMMITTED, Stage.UNSYNCED, None, *["<" * 5000] * 4)
+@example(
+    Phase.COMMITTED,
+    Stage.SYNCING,
+    None,
+    "<!channel>",
+    "<@U0CEO>",
+    "<!here>",
+    "<https://evil.example.com|Approve>",
+)
 def test_nothing_from_outside_acts_in_a_card(
-    phase: Phase, reason: str, name: str, says: str, line: str
+    phase: Phase, stage: Stage, outcome: Outcome | None, reason: str, name: str, says: str, line: str
 ) -> None:
     """Reasons, names, values files and Argo CD's words cannot ping, link, or break the card's form."""
     change = LineChange(path="values-prod.yaml", number=3, before=line, after=line)
     promotion = in_phase(phase, reason=reason, requested_by=replace(DANA, name=name), changes=(change,))
-    promotion = replace(promotion, old_version=line or "14", ending=says if promotion.ending else None)
-    look = Look(applications=(progress(Stage.WAITING, says, pods=says),), waits_for=says)
+    ending = says if promotion.ending else None
+    promotion = replace(promotion, old_version=line or "14", ending=ending, outcome=outcome)
+    look = Look(
+        applications=(
+            progress(stage, says, pods=says, outcome=outcome, may_sync=True, to_sync=(line, name) * 9),
+        ),
+        waits_for=says,
+        recovered=line,
+    )
     message = card(replace(PROD, banner=says or None), promotion, look)
     assert block_kit.problems(list(message.blocks), block_kit.MESSAGE) == []
     for text in texts([block for block in message.blocks if block["type"] != "header"]):
@@ -449,6 +484,8 @@ def test_nothing_from_outside_acts_in_an_answer(says: str, version: str) -> None
         answers.status([place(says, version=version), place(unhealthy)]),
         answers.done(promotion),
         story(promotion, events),
+        story(replace(in_phase(Phase.FAILED), outcome=Outcome.DEGRADED), events),
+        recovery(says),
         *texts(modals.reject(promotion)),
     ]:
         assert_harmless(text)

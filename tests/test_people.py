@@ -18,7 +18,7 @@ CARL = Signer(id="U0CARL", team="T0ACME", name="Carl")
 
 MAY = {
     # whose roles: the actions that these people may take on Dana's promotion, which Amy has approved
-    DANA: {Action.REQUEST, Action.CANCEL, Action.ASK_AGAIN},
+    DANA: {Action.REQUEST, Action.CANCEL, Action.ASK_AGAIN, Action.SYNC, Action.ROLL_BACK},
     AMY: {
         Action.REQUEST,
         Action.APPROVE,
@@ -26,9 +26,19 @@ MAY = {
         Action.CANCEL,
         Action.WITHDRAW,
         Action.ASK_AGAIN,
+        Action.SYNC,
+        Action.ROLL_BACK,
     },
-    BEN: {Action.REQUEST, Action.APPROVE, Action.REJECT, Action.CANCEL, Action.ASK_AGAIN},
-    CARL: {Action.REQUEST, Action.ASK_AGAIN},
+    BEN: {
+        Action.REQUEST,
+        Action.APPROVE,
+        Action.REJECT,
+        Action.CANCEL,
+        Action.ASK_AGAIN,
+        Action.SYNC,
+        Action.ROLL_BACK,
+    },
+    CARL: {Action.REQUEST, Action.ASK_AGAIN, Action.ROLL_BACK},
 }
 
 OUTSIDERS = {
@@ -142,6 +152,8 @@ async def test_outsiders_are_refused_everything_with_the_reason(kind: str, actio
         Action.CANCEL: lambda: promoter.cancel(promotion.id, user=DANA.id),
         Action.WITHDRAW: lambda: promoter.withdraw(promotion.id, user=AMY.id),
         Action.ASK_AGAIN: lambda: promoter.ask_again(promotion.id, user=DANA.id),
+        Action.SYNC: lambda: promoter.sync(promotion.id, user=DANA.id),
+        Action.ROLL_BACK: lambda: promoter.roll_back_from(promotion.id, user=DANA.id),
     }
     with pytest.raises(Refused, match=OUTSIDERS[kind]):
         await attempts[action]()

@@ -45,6 +45,7 @@ STEPS: dict[str, tuple[Step, Phase | None, set[Phase]]] = {
     "start_commit": (lambda p, at: p.start_commit(at=at, base="b" * 40), Phase.COMMITTING, {Phase.APPROVED}),
     "reopen": (lambda p, at: p.reopen(at=at), Phase.APPROVED, {Phase.COMMITTING}),
     "commit": (lambda p, at: p.commit(at=at, revision="c" * 40), Phase.COMMITTED, {Phase.COMMITTING}),
+    "ask_to_sync": (lambda p, at: p.ask_to_sync(by=DANA.id, at=at), None, {Phase.COMMITTED}),
     "go_live": (lambda p, at: p.go_live(at=at, why="runs"), Phase.LIVE, {Phase.COMMITTED}),
     "fail": (
         lambda p, at: p.fail(at=at, why="broke"),

@@ -122,7 +122,7 @@ STAGES: dict[str, tuple[ApplicationFacts, Stage, str]] = {
     ),
     "without automated sync somebody has to press Sync": (
         unnoticed(sync="OutOfSync", revision=OURS, automated=False),
-        Stage.WAITING,
+        Stage.UNSYNCED,
         "press Sync",
     ),
     "a refused automated sync says why": (

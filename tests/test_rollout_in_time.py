@@ -109,7 +109,7 @@ def test_commits_of_others_do_not_restart_the_hold() -> None:
     following.look(0, facts())
     assert following.look(10, facts(revision=LATER)) is Stage.LIVE
     assert following.progress
-    assert following.progress.says == "live as part of cccccccc by Sam, every pod runs it"
+    assert following.progress.says == "cccccccc by Sam contains it, every pod runs it"
 
 
 def test_live_says_what_waits_behind_it_and_what_was_not_checked() -> None:
@@ -199,7 +199,7 @@ def test_whatever_still_goes_on_at_the_time_limit_has_timed_out() -> None:
     found = facts(health="Progressing", health_message="1 of 3 updated")
     assert decide(found, case(1199)).stage is Stage.ROLLING_OUT
     late = decide(found, case(1200))
-    assert (late.stage, late.says) == (Stage.FAILED, "timed out while rolling out: 1 of 3 updated")
+    assert (late.stage, late.says) == (Stage.FAILED, "timed out after 20 minutes while rolling out: 1 of 3 updated")
 
 
 def test_what_is_live_at_the_first_look_of_a_bot_that_was_away_is_live() -> None:
@@ -226,7 +226,7 @@ def test_what_is_not_deployed_has_no_overtime() -> None:
     assert following.look(3000, facts()) is Stage.CONFIRMING
     assert following.look(3005, facts(health="Progressing")) is Stage.FAILED
     assert following.progress
-    assert following.progress.says == "timed out while rolling out: synced, pods rolling out"
+    assert following.progress.says == "timed out after 50 minutes while rolling out: synced, pods rolling out"
 
 
 @pytest.mark.parametrize("other", [facts(workloads=None), UNAVAILABLE], ids=["settling", "unreachable"])
@@ -248,7 +248,7 @@ def test_a_refresh_that_is_never_answered_times_out_in_the_end() -> None:
     ] * 3
     assert following.look(3140, stale, compared=False) is Stage.FAILED
     assert following.progress
-    assert following.progress.says.startswith("timed out while confirming: healthy")
+    assert following.progress.says.startswith("timed out after 52 minutes while confirming: healthy")
 
 
 def test_an_argo_cd_that_does_not_answer_decides_nothing() -> None:

@@ -25,7 +25,7 @@ from bot.integrations.store import RedisStore, connect
 from bot.playground.repository import log
 from bot.playground.workshop import AMY, CHANNEL, CODE, DANA, Pace, Shape, Workshop, free_port
 
-ENDS_WITHIN = 13.0
+ENDS_WITHIN = 18.0
 """Seconds for a stop: ten for what runs, one for a push, and a little for everything to be closed."""
 GOES_ON_WITHIN = 5.0
 """Seconds until the next worker has written what it took over."""

@@ -103,6 +103,7 @@ class Lives(RuleBasedStateMachine):
         self.followed: dict[str, str] = {}
         self.due: dict[str, str] = {}
         self.leased: set[str] = set()
+        self.woken: set[str] = set()
         self.workers: dict[str, int] = {}
         """Who claimed it last, and has not put it to rest."""
         self.old: set[str] = set()
@@ -303,8 +304,10 @@ class Lives(RuleBasedStateMachine):
             return
         self.workers.pop(id, None)
         self.leased.discard(id)
-        self.due[id] = NOW if stale or after == AT_ONCE else LATER
-        if never and not stale:
+        again = stale or id in self.woken
+        self.woken.discard(id)
+        self.due[id] = NOW if again or after == AT_ONCE else LATER
+        if never and not again:
             del self.due[id]
 
     @precondition(lambda self: self.leased)
@@ -329,7 +332,10 @@ class Lives(RuleBasedStateMachine):
         """Somebody wants it looked at."""
         id = list(self.lives)[which % len(self.lives)]
         self.run(self.stores[client].wake(id))
-        self.due[id] = NOW
+        if id in self.leased:
+            self.woken.add(id)
+        else:
+            self.due[id] = NOW
 
     @precondition(lambda self: self.lives)
     @rule(which=WHICH)

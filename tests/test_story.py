@@ -156,7 +156,7 @@ async def test_a_rollout_that_degrades_is_told_as_failed(workshop: Workshop) -> 
     await until(lambda: workshop.argocd.truth("manual-app-dev").runs("16"), "dev runs 16")
     workshop.argocd.degrade_next_rollout("manual-app-stage")
     stage = await promote(workshop, "manual-app stage")
-    await until(card_says(workshop, stage, "Failed"), "the card says that it failed", seconds=60)
+    await until(card_says(workshop, stage, "Degraded"), "the card says that it is degraded", seconds=60)
     shown = str(workshop.slack.messages(CHANNEL)[-1].blocks)
     assert "degraded" in shown
     assert not workshop.argocd.truth("manual-app-stage").runs("16")

@@ -5,6 +5,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import AMY, BEN, DANA, PROD, approval, in_phase, requested, same_as_golden, target
@@ -64,6 +65,12 @@ def both() -> Promotion:
     return in_phase(Phase.APPROVED)
 
 
+def rollback(**changes: Any) -> Promotion:
+    """An approved promotion that takes 15 back."""
+    back = {"source": "prod", "version": "14", "old_version": "15", "rollback_of": "P-0000000000"}
+    return in_phase(Phase.APPROVED, **(back | {"reason": "checkout is slow since 15"} | changes))
+
+
 def trailers_of(text: str) -> list[tuple[str, str]]:
     """The last paragraph, read as the simplest reader would."""
     paragraphs = text.rstrip("\n").split("\n\n")
@@ -97,6 +104,28 @@ def test_the_message_of_ci_is_format_1() -> None:
     """What CI brings into the first environment carries the same trailers, as far as they make sense."""
     built = Image(version="15")
     same_as_golden("commit_ci.txt", ci_message(target("dev"), id="P-7F3KQ0V9XZ", old="14", new=built))
+
+
+def test_the_message_of_a_rollback_is_format_1(git: Path) -> None:
+    """Its subject says what it is, its body promises nothing of another environment, and one more trailer says of what."""
+    text = message(rollback(), PROD)
+    same_as_golden("commit_rollback.txt", text)
+    names = [line.partition(": ")[0] for line in git_trailers(git, text)]
+    assert names == [*NAMES[:5], "Rollback-Of", *NAMES[5:]]
+
+
+def test_only_a_rollback_says_of_what() -> None:
+    """A promotion has no such trailer; a rollback of what nobody knows the id of says `unknown`."""
+    assert "Rollback-Of" not in message(both(), PROD)
+    assert ("Rollback-Of", "unknown") in trailers_of(message(rollback(rollback_of="unknown"), PROD))
+
+
+@given(reason=outside, version=outside)
+def test_nobody_can_forge_a_trailer_of_a_rollback(reason: str, version: str) -> None:
+    """Neither the reason nor what stood in the file before makes a second line, or another one a rollback."""
+    text = message(rollback(reason=reason, old_version=version), PROD)
+    assert [name for name, _ in trailers_of(text)] == [*NAMES[:5], "Rollback-Of", *NAMES[5:]]
+    assert text.count("\n\n") == 2
 
 
 def test_a_promotion_into_the_first_environment_comes_from_ci() -> None:

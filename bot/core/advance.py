@@ -17,6 +17,7 @@ from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog, Target
 from bot.core.errors import Conflict, Failed, Newer, Refused, Stale, Unavailable
 from bot.core.following import Following
+from bot.core.outcome import Outcome
 from bot.core.ports import Author, Change, Clock, Directory, Edit, Plan, Store, ValuesRepository
 from bot.core.promotion import Approval, Phase, Promotion
 from bot.core.rollout import Look
@@ -73,15 +74,22 @@ class Engine:
                 return promotion.edition, NOW
         shown = await self.announcing.bring_up(promotion, target, look)
         if promotion.phase.is_final:
-            return promotion.edition, shown
+            await self.announcing.send_logs(promotion, target, self.following.cluster)
+            return promotion.edition, _soonest(shown, await self._watch(promotion, target))
         again = await self._step_or_wait(promotion, target, look)
-        return promotion.edition, _sooner(again, shown)
+        return promotion.edition, _soonest(again, shown)
 
     async def _has_just_been_decided(self, promotion: Promotion) -> bool:
         """Is there a card that asks, and somebody who answered?"""
         if promotion.phase is not Phase.REQUESTED or not promotion.approvals:
             return False
         return (await self.store.card(promotion.id)).ts is not None
+
+    async def _watch(self, promotion: Promotion, target: Target) -> timedelta | None:
+        """A rollout that failed may still come right."""
+        if promotion.phase is not Phase.FAILED or promotion.revision is None:
+            return None
+        return await self.following.watch(promotion, target)
 
     async def _step_or_wait(self, promotion: Promotion, target: Target, look: Look) -> timedelta:
         """Take the step; where an outside system is away, say so on the card and try again later and later."""
@@ -124,9 +132,9 @@ class Engine:
         sentence = f"Something broke on our side (ref {reference})"
         look = replace(look, breaks=look.breaks + 1)
         if look.breaks >= GIVE_UP_AFTER and promotion.phase in (Phase.APPROVED, Phase.COMMITTED):
-            return promotion.edition, await self._save(
-                promotion, promotion.fail(at=self.clock.now(), why=sentence)
-            )
+            outcome = Outcome.BROKEN if promotion.revision else None
+            ended = promotion.fail(at=self.clock.now(), why=sentence, outcome=outcome)
+            return promotion.edition, await self._save(promotion, ended)
         await self._wait_for(promotion, look, sentence)
         return promotion.edition, back_off(look.tries)
 
@@ -204,6 +212,7 @@ class Engine:
         if plan.old_version != promotion.old_version:
             why = await self._moved(promotion, target, plan.old_version)
             return await self._save(promotion, promotion.outdate(at=now, why=why))
+        await self.following.remember_baseline(promotion, target)
         committing = promotion.start_commit(at=now, base=promotion.base or plan.base, approvals=kept)
         await self._save(promotion, committing)
         return await self._push(committing, target)
@@ -361,5 +370,5 @@ def back_off(tries: int, asked: float | None = None) -> timedelta:
     return max(waits, timedelta(seconds=asked)) if asked else waits
 
 
-def _sooner(again: timedelta, shown: timedelta | None) -> timedelta:
-    return again if shown is None else min(again, shown)
+def _soonest(*whens: timedelta | None) -> timedelta | None:
+    return min((when for when in whens if when is not None), default=None)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from bot.core.catalog import Target
 from bot.core.errors import Closed, Conflict, Gone, Unavailable
-from bot.core.ports import Announcer, Card, Clock, Store
+from bot.core.outcome import Outcome
+from bot.core.ports import Announcer, Card, Clock, Cluster, Store
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look
 
 EDIT_AT_MOST_EVERY = timedelta(seconds=3)
+EDITS_A_MINUTE = 40
+"""Of all cards together: Slack allows fifty, and decisions are shown beside the rollouts."""
 CONFIRM_AFTER = timedelta(seconds=17)
 """A lease of 15 s and a little: whoever is still at an older edit by then has lost its turn to the next worker."""
 REMIND_AFTER = (timedelta(minutes=30), timedelta(hours=2))
@@ -68,7 +72,7 @@ class Announcing:
             return pause
         try:
             card, again = await self._show(card, promotion, target, look)
-            card = await self._tell(card, promotion)
+            card = await self._tell(card, promotion, look)
             remind = await self._remind(card, promotion, target)
         except Closed:
             return await self._closed(promotion, target)
@@ -87,7 +91,8 @@ class Announcing:
         if digest == card.shown:
             return await self._confirm(card, promotion, target, look)
         is_decided = card.phase is Phase.REQUESTED and promotion.phase is not Phase.REQUESTED
-        early = card.edited_at and self._until(card.edited_at + EDIT_AT_MOST_EVERY, EDIT_AT_MOST_EVERY)
+        pace = await self._pace(promotion)
+        early = card.edited_at and self._until(card.edited_at + pace, pace)
         if early and not is_decided:  # buttons that are of no use any more go at once
             return card, early
         await self.announcer.edit(card, target, promotion, look)
@@ -124,12 +129,39 @@ class Announcing:
         await self.announcer.edit(card, target, promotion, look)
         return await self._keep(promotion, replace(card, is_confirmed=True)), None
 
-    async def _tell(self, card: Card, promotion: Promotion) -> Card:
+    async def _pace(self, promotion: Promotion) -> timedelta:
+        """How far apart the edits of one card are: all rollouts together stay within what Slack allows."""
+        if promotion.phase is not Phase.COMMITTED:
+            return EDIT_AT_MOST_EVERY
+        rollouts = await self.store.count(Phase.COMMITTED)
+        return max(EDIT_AT_MOST_EVERY, timedelta(minutes=1) * rollouts / EDITS_A_MINUTE)
+
+    async def _tell(self, card: Card, promotion: Promotion, look: Look) -> Card:
         events = await self.store.events(promotion.id, after=card.told)
-        if not events:
-            return card
-        await self.announcer.tell(card, promotion, events)
-        return await self.store.save_card(promotion.id, replace(card, told=events[-1].edition))
+        if events:
+            await self.announcer.tell(card, promotion, events)
+            card = await self.store.save_card(promotion.id, replace(card, told=events[-1].edition))
+        if look.recovered and not card.is_recovery_told:
+            await self.announcer.tell_recovery(card, look.recovered)
+            card = await self.store.save_card(promotion.id, replace(card, is_recovery_told=True))
+        return card
+
+    async def send_logs(self, promotion: Promotion, target: Target, cluster: Cluster) -> None:
+        """What a pod that failed wrote last, once, for requester and approvers alone; as well as it can be done."""
+        failed_by_its_pods = promotion.outcome in (Outcome.DEGRADED, Outcome.TIMED_OUT)
+        if not (target.rollout.sends_logs and failed_by_its_pods):
+            return
+        card = await self.store.card(promotion.id)
+        if card.are_logs_sent or card.ts is None:
+            return
+        found = await asyncio.gather(
+            *(cluster.last_words(each, target.image) for each in target.applications)
+        )
+        with contextlib.suppress(Conflict, Unavailable, Gone):
+            card = await self.store.save_card(promotion.id, replace(card, are_logs_sent=True))
+            if words := "\n".join(each for each in found if each):
+                people = {promotion.requested_by.id, *(each.by.id for each in promotion.approvals)}
+                await self.announcer.send_logs(card, promotion, words, to=people)
 
     async def _remind(self, card: Card, promotion: Promotion, target: Target) -> timedelta | None:
         """A request that nobody decides is brought to mind, twice; after a long silence of ours only once."""

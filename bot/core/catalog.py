@@ -35,6 +35,11 @@ class Image:
         """Is it known which build this is?"""
         return self.digest != UNKNOWN
 
+    def may_be(self, other: Image) -> bool:
+        """The same version, and as far as both digests are known the same build?"""
+        is_other_build = self.has_digest and other.has_digest and self.digest != other.digest
+        return self.version == other.version and not is_other_build
+
     def __str__(self) -> str:
         return f"{self.version}@{self.digest}" if self.has_digest else self.version
 
@@ -60,6 +65,11 @@ class Application:
     namespace: str | None = None
     link: str | None = None
     """Its page in Argo CD, for people."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other one: the same name may stand on two servers, or in two namespaces."""
+        return f"{self.server}/{self.namespace or ''}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +135,8 @@ class RolloutPolicy:
     stable_for: timedelta = timedelta(seconds=10)
     degraded_grace: timedelta = timedelta(seconds=60)
     pick_up_within: timedelta = timedelta(minutes=10)
+    sends_logs: bool = False
+    """May requester and approvers be sent, privately, what a pod that failed wrote last?"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +164,17 @@ class Target:
     def name(self) -> str:
         """`manual-app/prod`."""
         return f"{self.app}/{self.environment}"
+
+    def called(self, application: Application) -> str:
+        """Its name; where another one of the target's has the same, with what tells it apart: `web (eu, team-a)`."""
+        others = [each for each in self.applications if each.key != application.key]
+        namesakes = [each for each in others if each.name == application.name]
+        apart = []
+        if any(each.server != application.server for each in namesakes):
+            apart.append(application.server)
+        if application.namespace and any(each.server == application.server for each in namesakes):
+            apart.append(application.namespace)
+        return f"{application.name} ({', '.join(apart)})" if apart else application.name
 
     def content_hash(self, *, old_version: str, version: str, digest: str, changes: Sequence[object]) -> str:
         """What an approval is bound to: `sha256:…` over all that is shown and will be changed, and the rules."""

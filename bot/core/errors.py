@@ -6,6 +6,8 @@ one or more whole sentences for people, without a secret in it.
 
 from __future__ import annotations
 
+from bot.core.outcome import Outcome
+
 
 class PromoteError(Exception):
     """Anything that the bot says no to, or could not do; `str()` of it is what people read."""
@@ -58,7 +60,14 @@ class Newer(Unavailable):
 
 
 class Failed(PromoteError):
-    """It cannot go on; the promotion ends as failed, with this reason in the system's own words."""
+    """It cannot go on; the promotion ends as failed, with this reason in the system's own words.
+
+    `outcome` names the ending, where it has a name.
+    """
+
+    def __init__(self, sentence: str, *, outcome: Outcome | None = None) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
 
 
 class ValueNotEditable(Failed):

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from bot.core.outcome import Outcome
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceResult:
@@ -29,6 +31,10 @@ class Operation:
     phase: str
     revision: str | None
     is_full: bool
+    is_driven: bool = True
+    """False where its record says that it runs, and nothing in Argo CD works on it any more."""
+    by: str = ""
+    """Who started it; empty for Argo CD itself."""
     message: str = ""
     finished_at: datetime | None = None
     retries: int = 0
@@ -57,6 +63,8 @@ class Pod:
     is_ready: bool
     is_terminating: bool
     trouble: str = ""
+    digests: frozenset[str] = frozenset()
+    """What its containers really run, `sha256:…`, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +79,11 @@ class Workloads:
     def staying(self) -> tuple[Pod, ...]:
         """The pods that are not on their way out."""
         return tuple(pod for pod in self.pods if not pod.is_terminating)
+
+    def running(self, image: str) -> tuple[Pod, ...]:
+        """The pods that stay and hold this image, whatever else they hold."""
+        name = split_image(image)[0]
+        return tuple(pod for pod in self.staying if any(split_image(each)[0] == name for each in pod.images))
 
     @property
     def says(self) -> str:
@@ -109,6 +122,16 @@ class ApplicationFacts:
     is_deleting: bool = False
     errors: tuple[str, ...] = ()
     """Texts of the error conditions."""
+    out_of_sync: tuple[str, ...] = ()
+    """What differs from the manifests, `Deployment/manual-app`, without what only has to be removed."""
+    to_prune: tuple[str, ...] = ()
+    """What is not in the manifests any more, and stays because nobody lets Argo CD remove it."""
+    closed: str = ""
+    """Why a sync window keeps Argo CD from syncing by itself, and until when; empty where none does."""
+    may_sync: bool = False
+    """May the bot's account have it synced? Asked where it waits for somebody to do so."""
+    rolls_with: str = ""
+    """The ApplicationSet that syncs it in a rolling step, and how far that is; empty where there is none."""
     history_revision: str | None = None
     unhealthy: tuple[ResourceResult, ...] = ()
     workloads: Workloads | None = None
@@ -147,14 +170,19 @@ class Unseen:
     name: str
     reason: str
     is_final: bool
+    outcome: Outcome = Outcome.UNREACHABLE
 
 
-def image_doubt(workloads: Workloads, image: str) -> str:
+def image_doubt(workloads: Workloads, image: str, *, digest: str | None = None) -> str:
     """Why the image is not proved to run everywhere; empty where it is.
 
-    The rendered manifests must hold it, and of the pods that stay, each must be ready and run no other version of it.
+    The rendered manifests must hold it, and of the pods that stay, each must be ready and run no other version of it;
+    where its digest is known, none of them may name another one.
     """
     name, wanted = split_image(image)
+    spelled = [*workloads.rendered_images, *(each for pod in workloads.staying for each in pod.images)]
+    if digest and (others := _digests(spelled, name) - {digest}):
+        return f"the manifests or pods name the digest {min(others)[:19]}…, not {digest[:19]}…"
     rendered = _versions(workloads.rendered_images, name)
     if wanted not in rendered:
         return f"the manifests hold {' and '.join(sorted(rendered)) or 'no version of ' + name}"
@@ -203,6 +231,12 @@ def split_image(image: str) -> tuple[str, str]:
     elif "." not in host and ":" not in host and host != "localhost":
         name = f"docker.io/{host}/{rest}"
     return name, tag
+
+
+def _digests(images: Iterable[str], name: str) -> set[str]:
+    """Which digests of one image are named among these."""
+    named = (each.partition("@") for each in images if split_image(each)[0] == name)
+    return {digest for _, _, digest in named if digest}
 
 
 def _versions(images: Iterable[str], name: str) -> set[str]:

@@ -39,6 +39,8 @@ class Action(StrEnum):
     CANCEL = "cancel"
     WITHDRAW = "withdraw"
     ASK_AGAIN = "ask again"
+    SYNC = "sync"
+    ROLL_BACK = "roll back"
 
 
 class Role(StrEnum):
@@ -65,6 +67,8 @@ PERMISSIONS: Mapping[Action, Permission] = {
     Action.CANCEL: Permission(to=frozenset({Role.REQUESTER, Role.APPROVER})),
     Action.WITHDRAW: Permission(to=frozenset({Role.GIVER})),
     Action.ASK_AGAIN: Permission(to=frozenset({Role.MEMBER})),
+    Action.SYNC: Permission(to=frozenset({Role.REQUESTER, Role.APPROVER})),
+    Action.ROLL_BACK: Permission(to=frozenset({Role.MEMBER})),
 }
 """Nobody but a full member of the workspace may do anything, whatever else they are."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -43,6 +43,8 @@ class Card:
     """Was the last edit repeated? An older one of another worker may have arrived after it."""
     reminded: int = 0
     """How many reminders the approvers have had."""
+    is_recovery_told: bool = False
+    are_logs_sent: bool = False
     warned: bool = False
     """Was the requester told that the card cannot be posted?"""
     not_before: datetime | None = None
@@ -60,8 +62,10 @@ class Change:
 class Store(Protocol):
     """Where promotions are kept. Every method may raise `Unavailable`."""
 
-    async def create(self, promotion: Promotion, *, delivery: str | None, holds: bool) -> PromotionId:
-        """Save a new promotion, due now, and return its id.
+    async def create(
+        self, promotion: Promotion, *, delivery: str | None, holds: bool, instead_of: Change | None = None
+    ) -> PromotionId:
+        """Save a new promotion, due now, and return its id; `instead_of` ends the one whose hold it takes.
 
         A `delivery` (a Slack trigger id) that was seen within 48 hours returns the id that it made then, and
         nothing is saved. Where `holds`, raises `TargetBusy` if another promotion holds the target.
@@ -96,6 +100,10 @@ class Store(Protocol):
 
     async def in_phase(self, phase: Phase, *, limit: int = 50) -> tuple[Promotion, ...]:
         """The promotions in a phase, oldest first."""
+        ...
+
+    async def count(self, phase: Phase) -> int:
+        """How many promotions are in a phase."""
         ...
 
     async def history(self, target: Target, *, limit: int = 10) -> tuple[Promotion, ...]:
@@ -138,7 +146,7 @@ class Queue(Protocol):
         ...
 
     async def wake(self, id: str) -> None:
-        """Make it due now."""
+        """Make it due now, or, where a worker holds it, when that worker rests."""
         ...
 
     async def wait(self, timeout: float) -> None:
@@ -242,19 +250,51 @@ class ValuesRepository(Protocol):
         """The bot's own commits on the remote branch as it is now, newest first."""
         ...
 
-    async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:
-        """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?"""
+    async def is_on_branch(self, target: Target, revision: str) -> bool:
+        """Does the branch still hold this commit? False only where the remote says so now."""
+        ...
+
+    async def relate(
+        self, target: Target, *, revision: str, commit: str, version: str, digest: str = UNKNOWN
+    ) -> Relation:
+        """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?
+
+        Where the digest is known and the file holds one, that one too.
+        """
         ...
 
 
 class Cluster(Protocol):
     """Argo CD."""
 
-    async def observe(self, target: Target, application: Application, *, refresh: bool) -> ApplicationFacts:
+    async def observe(
+        self, target: Target, application: Application, *, refresh: bool, hard: bool = False
+    ) -> ApplicationFacts:
         """One look at an application and its workloads; `refresh` asks for a new comparison first.
 
-        Raises `Unavailable` where waiting may help, `Failed` where somebody has to act (no such application, no
-        permission, token expired).
+        `hard` has the manifests rendered anew for it. Raises `Unavailable` where waiting may help, `Failed` where
+        somebody has to act (no such application, no permission, token expired), with its `outcome`.
+        """
+        ...
+
+    async def last_words(self, application: Application, image: str = "") -> str:
+        """A pod in trouble, and the last lines that it wrote, without secrets; empty where nobody tells."""
+        ...
+
+    async def rehearse(
+        self, application: Application, *, revision: str | None, promotion: str = ""
+    ) -> tuple[str, ...]:
+        """Try a sync without doing it; returns what it would change, `Deployment/manual-app`. Raises as `sync`.
+
+        Nothing is tried where a sync of this promotion is under way.
+        """
+        ...
+
+    async def sync(self, application: Application, *, revision: str | None, promotion: str) -> None:
+        """Begin a sync to this revision; None where Argo CD itself syncs, which allows its branch alone.
+
+        It is marked with the promotion's id. Raises `Refused` where Argo CD says no and why, `Unavailable` where
+        nobody knows.
         """
         ...
 
@@ -280,6 +320,14 @@ class Announcer(Protocol):
 
     async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
         """Add these events to the thread, in one message."""
+        ...
+
+    async def send_logs(self, card: Card, promotion: Promotion, words: str, *, to: Collection[str]) -> None:
+        """Send each of these people, directly, what a pod that failed wrote last."""
+        ...
+
+    async def tell_recovery(self, card: Card, says: str) -> None:
+        """Say in the thread that what had failed came right."""
         ...
 
     async def remind(self, card: Card, target: Target, promotion: Promotion) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from bot.core.catalog import RolloutPolicy
+from bot.core.catalog import Application, RolloutPolicy
+from bot.core.outcome import Outcome
 
 REFRESH_SOON = timedelta(seconds=5)
 """The first refresh after a push is the one most often lost: a comparison is under way already."""
@@ -17,6 +18,8 @@ SETTLES_WITHIN = timedelta(seconds=30)
 """How long every look at something that settles asks for a new comparison."""
 SELDOM = timedelta(seconds=15)
 """The pace at which an Argo CD that does not answer is asked."""
+FOR_PEOPLE = timedelta(seconds=60)
+"""The pace at which an application is asked that waits for a window, or for somebody who presses Sync."""
 
 
 class Stage(StrEnum):
@@ -26,7 +29,9 @@ class Stage(StrEnum):
     UNNOTICED = "unnoticed"
     BEHIND = "behind"
     COMPARING = "comparing"
-    WAITING = "waiting"
+    WAITING = "waiting for its sync"
+    CLOSED = "waiting for a sync window"
+    UNSYNCED = "waiting for somebody to sync"
     SYNCING = "syncing"
     SETTLING = "settling"
     ROLLING_OUT = "rolling out"
@@ -43,6 +48,11 @@ class Stage(StrEnum):
         """Has the rollout of this application ended?"""
         return self in (Stage.LIVE, Stage.FAILED, Stage.SUPERSEDED)
 
+    @property
+    def waits_for_people(self) -> bool:
+        """Does it wait for what no time limit of a rollout can know: a window, or somebody who presses Sync?"""
+        return self in (Stage.CLOSED, Stage.UNSYNCED)
+
 
 _MOVES_BY_ITSELF = (Stage.SYNCING, Stage.ROLLING_OUT, Stage.BEHIND, Stage.PAUSED)
 """Stages in which Argo CD tells of each change without being asked to compare."""
@@ -53,9 +63,13 @@ class Progress:
     """What is remembered of one application between two looks. `stage` began at `since`."""
 
     name: str
+    key: str = ""
+    """Which application it is, among those of the same name."""
     stage: Stage
     since: datetime
     says: str
+    outcome: Outcome | None = None
+    """The name of its end."""
     compared_at: datetime | None = None
     """Argo CD's stamp of the comparison that `stage` began with: a later one proves that it looked again."""
     seen_at: datetime | None = None
@@ -67,7 +81,17 @@ class Progress:
     refreshed_at: datetime | None = None
     refreshes: int = 0
     """How many were asked for since it could last not be judged."""
+    rendered_anew_at: datetime | None = None
+    """When Argo CD was asked to forget what it had rendered; once is enough."""
+    waits: bool = False
+    """Does it wait for people, also while Argo CD is out of sight?"""
+    resumed_at: datetime | None = None
+    """When a wait for people was over: the time limit counts from there."""
     pods: str = ""
+    may_sync: bool = False
+    """Does it wait for a sync that the bot may begin?"""
+    to_sync: tuple[str, ...] = ()
+    """What that sync would change."""
 
     def not_after(self, now: datetime) -> Progress:
         """The same without a time that is still to come: the clock has jumped back since."""
@@ -78,7 +102,17 @@ class Progress:
             refused_since=_not_after(self.refused_since, now),
             overtime_since=_not_after(self.overtime_since, now),
             refreshed_at=_not_after(self.refreshed_at, now),
+            resumed_at=_not_after(self.resumed_at, now),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """An application as it was right before the commit: what was wrong then, this commit has not broken."""
+
+    key: str
+    sync: str
+    health: str
 
 
 def _not_after(at: datetime | None, now: datetime) -> datetime | None:
@@ -100,17 +134,35 @@ class Look:
     """How many of those times were a bug of ours."""
     began_at: datetime | None = None
     """The first look in this phase."""
+    baseline: tuple[Baseline, ...] = ()
+    watched: tuple[Progress, ...] = ()
+    """What is remembered of the applications since the rollout failed: it may still come right."""
+    recovered: str = ""
+    """How it came right after it had failed, as a sentence for people."""
+    recovered_at: datetime | None = None
 
     def not_after(self, now: datetime) -> Look:
         """The same without a time that is still to come: the clock has jumped back since."""
-        began_at = min(self.began_at, now) if self.began_at else None
         return replace(
-            self, applications=tuple(each.not_after(now) for each in self.applications), began_at=began_at
+            self,
+            applications=tuple(each.not_after(now) for each in self.applications),
+            watched=tuple(each.not_after(now) for each in self.watched),
+            began_at=_not_after(self.began_at, now),
         )
 
-    def of(self, name: str) -> Progress | None:
+    @property
+    def may_heal(self) -> bool:
+        """Is there nothing in what failed that could only come right by another commit?"""
+        failed = [each for each in self.applications if each.stage is Stage.FAILED]
+        return bool(failed) and all(each.outcome is not None and each.outcome.may_heal for each in failed)
+
+    def of(self, application: Application) -> Progress | None:
         """What is remembered of one application."""
-        return next((progress for progress in self.applications if progress.name == name), None)
+        return next((each for each in self.applications if each.key == application.key), None)
+
+    def was(self, application: Application) -> Baseline | None:
+        """How an application was right before the commit, where Argo CD told."""
+        return next((each for each in self.baseline if each.key == application.key), None)
 
 
 def wants_refresh(progress: Progress | None, *, now: datetime, policy: RolloutPolicy) -> bool:
@@ -123,6 +175,8 @@ def wants_refresh(progress: Progress | None, *, now: datetime, policy: RolloutPo
     if stage in _MOVES_BY_ITSELF:
         return False
     ago = now - progress.refreshed_at
+    if stage.waits_for_people:
+        return ago >= FOR_PEOPLE
     if (patience := _patience(stage, policy)) is not None:
         ends_at = progress.since + patience
         return now >= ends_at and (progress.refreshed_at < ends_at or ago >= REFRESH_SOON)
@@ -131,6 +185,11 @@ def wants_refresh(progress: Progress | None, *, now: datetime, policy: RolloutPo
     if stage is Stage.UNNOTICED and progress.refreshes <= 1:
         return ago >= REFRESH_SOON
     return ago >= (REFRESH_EVERY if progress.refreshes < QUICK_REFRESHES else REFRESH_SLOWLY)
+
+
+def wants_rendering(progress: Progress | None) -> bool:
+    """Should Argo CD forget what it has rendered? It may hold the manifests of the commit before ours; asked once."""
+    return progress is not None and progress.stage is Stage.MISMATCH and progress.rendered_anew_at is None
 
 
 def next_look(look: Look, *, committed_at: datetime, now: datetime, policy: RolloutPolicy) -> timedelta:
@@ -145,6 +204,8 @@ def next_look(look: Look, *, committed_at: datetime, now: datetime, policy: Roll
     if open_ and all(progress.stage is Stage.UNREACHABLE for progress in open_):
         # Ever more seldom, up to a limit: a server in trouble is not helped by questions.
         pace = max(pace, min(SELDOM, now - max(progress.since for progress in open_)))
+    if open_ and all(progress.stage.waits_for_people for progress in open_):
+        pace = FOR_PEOPLE
     holds = (
         progress.since + policy.stable_for - now for progress in open_ if progress.stage is Stage.CONFIRMING
     )

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bot.core import gates, people
+from bot.core import gates, people, rollback
 from bot.core import promotion as promotions
 from bot.core.catalog import UNKNOWN, Application, Catalog, Image, Target, checked_version
-from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy
+from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy, Unavailable
 from bot.core.people import Action, Person
 from bot.core.ports import Card, Change, Clock, Cluster, Directory, Store, ValuesRepository
 from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
-from bot.core.rollout import ApplicationFacts
+from bot.core.rollout import ApplicationFacts, Stage
 from bot.core.seals import Sealer, request_words
 from bot.core.trailers import one_line
 
 TRIES = 5
 MOST_PLACES = 30
 LONGEST_REASON = 500
+MOST_COMMITS = 500
+"""How far back a rollback looks for what was there before, in commits of ours."""
+MOST_ASKED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +60,10 @@ class Promoter:
         delivery: str | None = None,
     ) -> Promotion:
         """Ask that a target run a version; without one, the version that is live in the environment before."""
+        person = await self.member(user)
         target = self.catalog.target(app, environment)
         if version is not None:
             checked_version(version)
-        person = await self.member(user)
         self._require_somebody(target, person)
         source = self.catalog.before(target)
         pinned = version or await self._live(target, source)
@@ -84,6 +87,62 @@ class Promoter:
             reason=_reason(reason),
         )
         return await self._create(self._sealed(promotion), target, delivery)
+
+    async def roll_back(
+        self,
+        *,
+        app: str,
+        environment: str,
+        version: str | None = None,
+        reason: str | None = None,
+        user: str,
+        delivery: str | None = None,
+    ) -> Promotion:
+        """Ask that a target run again what it ran before; without a version, the last one that did not fail.
+
+        It needs the environment's ordinary approval, and takes the place of a request that nobody has written yet.
+        """
+        person = await self.member(user)
+        target = self.catalog.target(app, environment)
+        if version is not None:
+            checked_version(version)
+        self._require_somebody(target, person)
+        written = await self.values.written(target.repository, limit=MOST_COMMITS)
+        stood, stack = rollback.history(written, target), rollback.deployed(written, target)
+        if version is None:
+            now, bad = await self.values.current(target), await self._failed(stack)
+            wanted = rollback.before(stack, now=now, bad=bad, target=target)
+        else:
+            wanted = rollback.wanted(stood, version, target)
+        plan = await self.values.plan(target, wanted.image.version, digest=wanted.image.digest)
+        if plan.is_done:
+            raise Refused(f"{environment} already runs {wanted.image.version}; nothing to roll back.")
+        newest = next((each for each in reversed(stack) if each.image.version == plan.old_version), None)
+        promotion = promotions.request(
+            target,
+            id=promotions.new_id(),
+            source=environment,
+            version=wanted.image.version,
+            old_version=plan.old_version,
+            changes=plan.changes,
+            digest=wanted.image.digest,
+            by=person.signer,
+            at=self.clock.now(),
+            reason=_reason(reason),
+            rollback_of=(newest.promotion if newest else None) or UNKNOWN,
+        )
+        return await self._create(self._sealed(promotion), target, delivery)
+
+    async def roll_back_from(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
+        """Take back this very promotion, as long as what it brought is still there."""
+        gone, _, _ = await self._authorised(Action.ROLL_BACK, id, user)
+        now = await self.values.current(self.target_of(gone))
+        if not now.may_be(Image(version=gone.version, digest=gone.digest)):
+            raise Refused(
+                f"{gone.environment} holds {now} now, not {gone.version}. To go back from there: "
+                f"/promote rollback {gone.app} {gone.environment}"
+            )
+        return await self.roll_back(app=gone.app, environment=gone.environment, user=user, delivery=delivery)
 
     async def ask_again(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
         """The same request once more, by whoever may request; every check is made anew."""
@@ -140,6 +199,81 @@ class Promoter:
         now = self.clock.now()
         reason = _reason(why)
         return await self._change(promotion, lambda current: current.cancel(by=user, at=now, why=reason))
+
+    async def sync(self, id: str, *, user: str) -> Promotion:
+        """Have Argo CD sync this promotion's commit, and nothing else, where it does not do so by itself.
+
+        The sync is rehearsed first; one that would fail is refused with Argo CD's reason.
+        """
+        promotion, target, _ = await self._authorised(Action.SYNC, id, user)
+        waiting = await self._waiting(promotion, target)
+        if not waiting:
+            raise Refused(
+                f"No application of {promotion.id} waits for somebody to sync it: {promotion.told}."
+            )
+        for each in waiting:
+            await self.cluster.rehearse(each, revision=promotion.revision, promotion=promotion.id)
+        now = self.clock.now()
+        asked = await self._change(promotion, lambda current: current.ask_to_sync(by=user, at=now))
+        await self._sync_all(waiting, asked)
+        return asked
+
+    async def _waiting(self, promotion: Promotion, target: Target) -> list[Application]:
+        """Which applications wait for somebody to sync them, by the last look, and still."""
+        if promotion.phase is not Phase.COMMITTED:
+            return []
+        look = await self.store.look(promotion.id)
+        waited = [
+            each
+            for each in target.applications
+            if (progress := look.of(each)) and progress.stage is Stage.UNSYNCED and progress.may_sync
+        ]
+        still = await asyncio.gather(*(self._still_waits(promotion, target, each) for each in waited))
+        return [each for each, waits in zip(waited, still, strict=True) if waits]
+
+    async def _still_waits(self, promotion: Promotion, target: Target, application: Application) -> bool:
+        """Would a sync bring this commit now, and take nothing back that came after it?"""
+        facts = await self.cluster.observe(target, application, refresh=False)
+        if facts.is_operating:
+            raise Refused(
+                f"{application.name}: another operation is already in progress. Wait until that one has ended."
+            )
+        if facts.sync != "OutOfSync" or not (facts.revision and promotion.revision):
+            return False
+        relation = await self.values.relate(
+            target,
+            revision=facts.revision,
+            commit=promotion.revision,
+            version=promotion.version,
+            digest=promotion.digest,
+        )
+        is_there = await self.values.is_on_branch(target, promotion.revision)
+        return relation.contains is True and relation.holds_value and is_there
+
+    async def _sync_all(self, applications: Sequence[Application], asked: Promotion) -> None:
+        """Begin each; where some are begun and others not, say so of each."""
+        begun: list[str] = []
+        refused: list[PromoteError] = []
+        for each in applications:
+            try:
+                await self._begin_to_sync(each, asked)
+                begun.append(each.name)
+            except PromoteError as error:
+                refused.append(error)
+        if refused and begun:
+            raise Refused(
+                f"{', '.join(begun)} is being synced now, and not everything: {'; '.join(map(str, refused))}"
+            )
+        if refused:
+            raise refused[0]
+
+    async def _begin_to_sync(self, application: Application, asked: Promotion) -> None:
+        try:
+            await self.cluster.sync(application, revision=asked.revision, promotion=asked.id)
+        except Unavailable as away:  # that somebody asked for it is recorded already
+            raise Unavailable(
+                away.system, away.detail, retry_after=away.retry_after, maybe_done=True
+            ) from away
 
     async def require_may(self, action: Action, id: str, *, user: str) -> Promotion:
         """The promotion, where this person may do that now: asked before a modal opens."""
@@ -237,9 +371,9 @@ class Promoter:
     async def _compared(self, target: Target, application: Application) -> ApplicationFacts:
         """The facts; where Argo CD has not compared since its last operation, they are asked of it anew."""
         facts = await self.cluster.observe(target, application, refresh=False)
-        if facts.is_fresh and facts.compares_spec:
-            return facts
-        return await self.cluster.observe(target, application, refresh=True)
+        if not (facts.is_fresh and facts.compares_spec):
+            facts = await self.cluster.observe(target, application, refresh=True)
+        return replace(facts, name=target.called(application))
 
     def _sealed(self, promotion: Promotion) -> Promotion:
         """The request with the bot's own seal on it."""
@@ -254,13 +388,29 @@ class Promoter:
         return replace(promotion, request_seal=seal)
 
     async def _create(self, promotion: Promotion, target: Target, delivery: str | None) -> Promotion:
-        try:
-            id = await self.store.create(
-                promotion, delivery=delivery, holds=not self.catalog.is_first(target)
-            )
-        except TargetBusy as busy:
-            raise await self._busy(target, busy) from busy
-        return promotion if id == promotion.id else await self.find(id)
+        """Save it, due now; a rollback in the place of what holds the target, where it may have that."""
+        holds, instead_of = not self.catalog.is_first(target), None
+        for _ in range(TRIES):
+            try:
+                id = await self.store.create(promotion, delivery=delivery, holds=holds, instead_of=instead_of)
+            except TargetBusy as busy:
+                held = await self._readable(busy.holder)
+                instead_of = _instead_of(promotion, held) if held else None
+                if instead_of is None and (held is None or held.phase.holds):
+                    raise await self._busy(target, busy) from busy
+            except Conflict:  # what it would have replaced has moved on
+                instead_of = None
+            else:
+                return promotion if id == promotion.id else await self.find(id)
+        raise Refused("Something changed at this very moment; try again.")
+
+    async def _failed(self, stack: Sequence[rollback.Deployed]) -> frozenset[str]:
+        """Of the newest promotions that brought these, those that nobody has seen live, although somebody looked."""
+        newest = [each.promotion for each in stack if each.promotion][-MOST_ASKED:]
+        found = await asyncio.gather(*(self._readable(id) for id in newest))
+        failed = [each.id for each in found if each and _never_ran(each)]
+        looks = await asyncio.gather(*(self.store.look(id) for id in failed))
+        return frozenset(id for id, look in zip(failed, looks, strict=True) if not look.recovered)
 
     async def _busy(self, target: Target, busy: TargetBusy) -> TargetBusy:
         holder = await self._readable(busy.holder)
@@ -321,6 +471,23 @@ class Promoter:
             else:
                 return after
         raise Refused(f"{promotion.id} is changing too fast; look at its card and try again.")
+
+
+def _instead_of(promotion: Promotion, held: Promotion) -> Change | None:
+    """A rollback goes before a request that is not being written; nothing else does."""
+    may_be_written = held.base is not None or held.phase not in (Phase.REQUESTED, Phase.APPROVED)
+    if not promotion.is_rollback or held.is_rollback or may_be_written:
+        return None
+    why = f"{promotion.id} rolls {promotion.environment} back to {promotion.version}"
+    return Change(before=held, after=held.supersede(at=promotion.requested_at, why=why))
+
+
+def _never_ran(promotion: Promotion) -> bool:
+    """Did its rollout end before it was live? Where nobody could look, nobody knows."""
+    if promotion.phase is Phase.SUPERSEDED:
+        return True
+    was_seen = promotion.outcome is None or not promotion.outcome.is_unseen
+    return promotion.phase is Phase.FAILED and was_seen
 
 
 def _reason(text: str | None) -> str | None:

@@ -16,6 +16,7 @@ from typing import Any, NewType
 
 from bot.core.catalog import UNKNOWN, Target
 from bot.core.errors import Refused
+from bot.core.outcome import Outcome
 
 SCHEMA = 1
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -150,6 +151,8 @@ class Promotion:
     requested_at: datetime
     request_seal: str
     reason: str | None = None
+    rollback_of: str | None = None
+    """The promotion that it takes back, where it is a rollback; `unknown` where nobody knows its id."""
     expires_at: datetime
     approvals: tuple[Approval, ...] = ()
     approved_at: datetime | None = None
@@ -162,6 +165,8 @@ class Promotion:
     ended_at: datetime | None = None
     ending: str | None = None
     """Why it ended, in words for people."""
+    outcome: Outcome | None = None
+    """How the rollout ended, by name."""
     last: Event
 
     @property
@@ -173,6 +178,11 @@ class Promotion:
     def title(self) -> str:
         """`manual-app 15 to prod`."""
         return f"{self.app} {self.version} to {self.environment}"
+
+    @property
+    def is_rollback(self) -> bool:
+        """Does it bring back what was there before?"""
+        return self.rollback_of is not None
 
     def approved_by(self, user: str) -> bool:
         """Has this person approved, and not withdrawn?"""
@@ -215,9 +225,9 @@ class Promotion:
         """Nobody decided in time, or it could not be written in time."""
         return self._end(Phase.EXPIRED, at=at, why=why)
 
-    def supersede(self, *, at: datetime, why: str) -> Promotion:
+    def supersede(self, *, at: datetime, why: str, outcome: Outcome | None = None) -> Promotion:
         """A newer promotion or commit took its place."""
-        return self._end(Phase.SUPERSEDED, at=at, why=why)
+        return self._end(Phase.SUPERSEDED, at=at, why=why, outcome=outcome)
 
     def outdate(self, *, at: datetime, why: str) -> Promotion:
         """The target is not what was shown any more; nothing was committed."""
@@ -253,13 +263,19 @@ class Promotion:
             Phase.COMMITTED, at=at, what="committed", why=revision, revision=revision, committed_at=at
         )
 
-    def go_live(self, *, at: datetime, why: str) -> Promotion:
-        """Every application of the target runs the version, proved."""
-        return self._end(Phase.LIVE, at=at, why=why)
+    def ask_to_sync(self, *, by: str, at: datetime) -> Promotion:
+        """Somebody has Argo CD sync what it does not sync by itself."""
+        if self.phase is not Phase.COMMITTED:
+            raise Refused(f"There is nothing to sync for {self.id}: {self.told}.")
+        return self._next(at=at, what="sync", by=by)
 
-    def fail(self, *, at: datetime, why: str) -> Promotion:
+    def go_live(self, *, at: datetime, why: str, outcome: Outcome | None = Outcome.LIVE) -> Promotion:
+        """Every application of the target runs the version, proved."""
+        return self._end(Phase.LIVE, at=at, why=why, outcome=outcome)
+
+    def fail(self, *, at: datetime, why: str, outcome: Outcome | None = None) -> Promotion:
         """It cannot go on."""
-        return self._end(Phase.FAILED, at=at, why=why)
+        return self._end(Phase.FAILED, at=at, why=why, outcome=outcome)
 
     @property
     def told(self) -> str:
@@ -272,7 +288,7 @@ class Promotion:
             Phase.COMMITTING: "its commit is being written",
             Phase.COMMITTED: f"it is committed as {(self.revision or '')[:8]} and rolling out",
             Phase.LIVE: f"it is live since {self.last.at:%H:%M} UTC",
-            Phase.FAILED: f"it failed {at}",
+            Phase.FAILED: f"its rollout ended {at}: {self.outcome}" if self.outcome else f"it failed {at}",
             Phase.REJECTED: f"it was rejected {at}",
             Phase.EXPIRED: f"it expired {at}",
             Phase.CANCELLED: f"it was cancelled {at}",
@@ -285,8 +301,18 @@ class Promotion:
         if self.phase is not Phase.REQUESTED:
             raise Refused(f"You cannot {verb} {self.id} any more: {self.told}.")
 
-    def _end(self, phase: Phase, *, at: datetime, by: str | None = None, why: str | None = None) -> Promotion:
-        return self._move(phase, at=at, what=phase.value, by=by, why=why, ended_at=at, ending=why)
+    def _end(
+        self,
+        phase: Phase,
+        *,
+        at: datetime,
+        by: str | None = None,
+        why: str | None = None,
+        outcome: Outcome | None = None,
+    ) -> Promotion:
+        return self._move(
+            phase, at=at, what=phase.value, by=by, why=why, ended_at=at, ending=why, outcome=outcome
+        )
 
     def _move(
         self, phase: Phase, *, only: Phase | None = None, at: datetime, what: str, **changes: Any
@@ -328,6 +354,7 @@ def rebuilt(
     approved_by: Sequence[Signer],
     at: datetime,
     revision: str,
+    rollback_of: str | None = None,
 ) -> Promotion:
     """What a commit tells of a promotion whose record was lost: it is followed from there. No seal is needed any more."""
     return Promotion(
@@ -349,6 +376,7 @@ def rebuilt(
         approved_at=at,
         revision=revision,
         committed_at=at,
+        rollback_of=rollback_of,
         last=Event(edition=1, at=at, what="rebuilt", phase=Phase.COMMITTED, why=revision),
     )
 
@@ -365,6 +393,7 @@ def request(
     by: Signer,
     at: datetime,
     reason: str | None,
+    rollback_of: str | None = None,
     seal: str = UNKNOWN,
 ) -> Promotion:
     """A new promotion, waiting for approvals; the first edition of its record. It counts once it is sealed."""
@@ -386,6 +415,7 @@ def request(
         requested_at=at,
         request_seal=seal,
         reason=reason,
+        rollback_of=rollback_of,
         expires_at=at + target.policy.expires,
         last=Event(edition=1, at=at, what="requested", phase=Phase.REQUESTED, by=by.id, why=reason),
     )

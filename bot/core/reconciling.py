@@ -99,6 +99,7 @@ class Reconciling:
             approved_by=[signer for each in written.all("Approved-By") if (signer := _signer(each))],
             at=self.engine.clock.now(),
             revision=written.revision,
+            rollback_of=written.trailer("Rollback-Of") or None,
         )
         store = self.engine.store
         # First the card: a worker that sees a promotion without one posts another.

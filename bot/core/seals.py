@@ -81,7 +81,12 @@ class Sealer:
 
 def request_words(promotion: Promotion) -> tuple[str, ...]:
     """What a request says besides its content: it stands in the commit, or decides until when it counts."""
-    return (promotion.source, promotion.reason or "", promotion.expires_at.isoformat())
+    return (
+        promotion.source,
+        promotion.reason or "",
+        promotion.rollback_of or "",
+        promotion.expires_at.isoformat(),
+    )
 
 
 def _message(

@@ -21,12 +21,16 @@ def message(promotion: Promotion, target: Target) -> str:
     )
     if promotion.source == "ci":
         body = f"{promotion.environment} ran {promotion.old_version}."
+    if promotion.is_rollback:
+        subject = f"Roll {promotion.app} back to {promotion.version} in {promotion.environment}"
+        body = f"{promotion.environment} ran {promotion.old_version}, and {promotion.version} before it."
     trailers = [
         ("Promotion-Format", "1"),
         ("Promotion-Id", promotion.id),
         ("App", promotion.app),
         ("Environment", promotion.environment),
         ("From", promotion.source),
+        *([("Rollback-Of", promotion.rollback_of)] if promotion.rollback_of else []),
         ("Old-Version", promotion.old_version),
         ("New-Version", promotion.version),
         ("Digest", promotion.digest),

@@ -1,7 +1,7 @@
-"""Argo CD over its REST API: one look at an application, as the core's facts.
+"""Argo CD over its REST API: looks at applications as the core's facts, and syncs where somebody asked for one.
 
-It only reads: the right `applications, get` is enough for everything here, a refresh included. Whatever goes wrong
-leaves as `Unavailable` (waiting may help) or `Failed` (somebody has to act), without a token in it.
+The right `applications, get` is enough for all that only looks, a refresh included. Whatever goes wrong leaves as
+`Unavailable` (waiting may help), `Failed` or `Refused` (somebody has to act), without a token in it.
 """
 
 from __future__ import annotations
@@ -10,23 +10,29 @@ import base64
 import binascii
 import json
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
-from urllib.parse import quote
+from functools import partial
 
 from bot.core.catalog import Application, Target
 from bot.core.errors import Failed, Unavailable
-from bot.core.rollout import ApplicationFacts, Workloads
-from bot.integrations.argocd_facts import read_application, read_workloads
-from bot.integrations.argocd_http import SYSTEM, Connection, Rejected, TimedOut
-from bot.integrations.argocd_objects import UserInfo, Version
+from bot.core.facts import ApplicationFacts, Operation
+from bot.integrations import argocd_sync
+from bot.integrations.argocd_answers import Version
+from bot.integrations.argocd_application import ApplicationCalls, Right, read, user
+from bot.integrations.argocd_facts import read_application
+from bot.integrations.argocd_http import SYSTEM, Connection, Rejected
+from bot.integrations.argocd_logs import last_words
+from bot.integrations.argocd_stream import Hint, Patience, hints
 
 CALL_LIMIT = timedelta(seconds=10)
 REFRESH_LIMIT = timedelta(seconds=45)
+SYNC_LIMIT = timedelta(seconds=30)
+"""How long the start of a sync may take, and how long its rehearsal."""
 
-_Read = TypeVar("_Read")
+Count = Callable[[str, str, str], None]
+"""Hears of every call: the server's name, the kind of call, and how it ended, `2xx`, `timeout` or `unreachable`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +52,20 @@ class Identity:
     version: str
     username: str
     is_logged_in: bool
+    is_anonymous: bool = False
+    """Is it served all the same, as one whom nobody knows?"""
     token_expires_at: datetime | None
+
+
+def _count_nothing(_server: str, _call: str, _status: str) -> None:
+    """For those who do not measure."""
 
 
 class ArgoCD:
     """The port `Cluster` for several servers, by the names that the catalog gives them.
 
-    The limits say how long a call may take, and one that waits for a new comparison. Raises `Failed` for a token
-    that no HTTP header can hold.
+    The limits say how long a call may take, one that waits for a new comparison, and one that begins or rehearses a
+    sync. Raises `Failed` for a token that no HTTP header can hold.
     """
 
     def __init__(
@@ -62,9 +74,14 @@ class ArgoCD:
         servers: Mapping[str, Server],
         call_limit: timedelta = CALL_LIMIT,
         refresh_limit: timedelta = REFRESH_LIMIT,
+        sync_limit: timedelta = SYNC_LIMIT,
+        count: Count = _count_nothing,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._call_limit = call_limit
         self._refresh_limit = refresh_limit
+        self._sync_limit = sync_limit
+        self._now = now
         self._tokens = {name: server.token.strip() for name, server in servers.items()}
         self._connections = {
             name: Connection(
@@ -72,35 +89,86 @@ class ArgoCD:
                 token=self._tokens[name],
                 verify=server.verify,
                 headers=server.headers,
+                count=partial(count, name),
             )
             for name, server in servers.items()
         }
 
-    async def observe(self, target: Target, application: Application, *, refresh: bool) -> ApplicationFacts:
-        """One look at an application, and at its workloads where it is settled enough for them to matter."""
-        connection = self._connection(application.server)
+    async def observe(
+        self, target: Target, application: Application, *, refresh: bool, hard: bool = False
+    ) -> ApplicationFacts:
+        """One look at an application, and at whatever else matters as it is: its pods, or what holds it up."""
+        calls = self._calls(application)
         try:
-            answer = await self._get_application(connection, application, refresh=refresh)
-            facts = _read(connection, lambda: read_application(answer, target))
+            if refresh or hard:
+                kind = "hard" if hard else "normal"
+                found = await calls.refreshed(kind, limit=self._refresh_limit)
+            else:
+                found = await calls.look()
+            facts = read(calls.connection, lambda: read_application(found, target))
             facts = replace(facts, name=application.name)
-            if _shows_workloads(facts):
-                facts = replace(facts, workloads=await self._workloads(connection, application))
+            if _shows_workloads(facts, target):
+                with_digests = bool(target.digests) and facts.sync == "Synced" and facts.health == "Healthy"
+                workloads = await calls.workloads(target.image, with_digests=with_digests)
+                facts = replace(facts, workloads=workloads)
+            if _waits_by_itself(facts):
+                facts = replace(facts, closed=await calls.closed(self._now()))
+            if _waits_for_somebody(facts):
+                rolls_with = await calls.rolls_with(found)
+                may_sync = rolls_with == "" and await calls.surely_may("sync")
+                facts = replace(facts, rolls_with=rolls_with or "", may_sync=may_sync)
         except Rejected as rejected:
-            raise Failed(await self._reason(connection, application, rejected)) from rejected
+            raise await calls.refusal(rejected) from rejected
         return facts
+
+    async def rehearse(
+        self, application: Application, *, revision: str | None, promotion: str = ""
+    ) -> tuple[str, ...]:
+        """Try a sync without doing it; returns what it would change, `Deployment/manual-app`.
+
+        Where a sync for this promotion is under way, nothing is tried.
+        """
+        calls = self._calls(application)
+        return await argocd_sync.rehearse(calls, revision, promotion, limit=self._sync_limit)
+
+    async def sync(self, application: Application, *, revision: str | None, promotion: str) -> None:
+        """Begin a sync, marked with the promotion's id; where one runs for it already, nothing is begun."""
+        await argocd_sync.begin(self._calls(application), revision, promotion, limit=self._sync_limit)
+
+    async def last_words(self, application: Application, image: str = "") -> str:
+        """A pod in trouble, and the last lines that it wrote, without secrets; empty where nobody tells.
+
+        Of several containers, the one that runs the image is read.
+        """
+        return await last_words(self._calls(application), image)
+
+    async def rights(self, application: Application) -> tuple[Right, ...]:
+        """Every right that the bot can use on an application, and whether its account has it. Raises as `observe`."""
+        calls = self._calls(application)
+        try:
+            return await calls.rights()
+        except Rejected as rejected:
+            raise await calls.refusal(rejected) from rejected
+
+    def hints(
+        self, server: str, projects: Collection[str], patience: Patience | None = None
+    ) -> AsyncGenerator[Hint, None]:
+        """The namespace and name of each application of these projects that changes, as far as the server tells."""
+        return hints(self._connection(server), projects, patience)
 
     async def identity(self, server: str) -> Identity:
         """Who answers at this server and whom it takes us for; for a check before anything depends on it."""
         connection = self._connection(server)
         try:
-            version = await connection.get("/api/version", {}, limit=self._call_limit)
-            user = await self._user(connection)
+            version = await connection.get("/api/version", {}, call="version", limit=self._call_limit)
+            known = await user(connection, limit=self._call_limit)
         except Rejected as rejected:
             raise Failed(f"{SYSTEM} at {connection.place} refuses: {rejected.said}") from rejected
         return Identity(
-            version=_read(connection, lambda: Version.model_validate(version)).version,
-            username=user.username,
-            is_logged_in=user.logged_in,
+            version=read(connection, lambda: Version.model_validate(version)).version,
+            username=known.username,
+            is_logged_in=known.logged_in,
+            is_anonymous=not known.logged_in and await self._serves_anybody(connection),
             token_expires_at=_expiry(self._tokens[server]),
         )
 
@@ -114,78 +182,59 @@ class ArgoCD:
             raise Failed(f"no {SYSTEM} called “{server}” is configured")
         return self._connections[server]
 
-    async def _get_application(
-        self, connection: Connection, application: Application, *, refresh: bool
-    ) -> object:
-        """The Application object; a refresh that takes too long proves nothing, so a plain look follows it."""
-        path, query = _address(application)
-        if refresh:
-            try:
-                return await connection.refresh(
-                    path, query | {"refresh": "normal"}, limit=self._refresh_limit
-                )
-            except TimedOut:
-                pass
-        return await connection.get(path, query, limit=self._call_limit)
+    def _calls(self, application: Application) -> ApplicationCalls:
+        connection = self._connection(application.server)
+        return ApplicationCalls(connection=connection, application=application, limit=self._call_limit)
 
-    async def _workloads(self, connection: Connection, application: Application) -> Workloads | None:
-        """What should run and what runs; None where Argo CD has not got it in its cache just now."""
-        path, query = _address(application)
+    async def _serves_anybody(self, connection: Connection) -> bool:
+        """Is a caller that nobody knows answered? Without anonymous access, it is sent away."""
+        path, query = "/api/v1/applications", {"name": "-", "fields": "metadata.resourceVersion"}
         try:
-            managed = await connection.get(f"{path}/managed-resources", query, limit=self._call_limit)
-            tree = await connection.get(f"{path}/resource-tree", query, limit=self._call_limit)
-            return _read(connection, lambda: read_workloads(managed, tree))
+            await connection.get(path, query, call="list", limit=self._call_limit)
+        except Rejected as rejected:
+            return rejected.status == 403
         except Unavailable:
-            return None
-
-    async def _user(self, connection: Connection) -> UserInfo:
-        answer = await connection.get("/api/v1/session/userinfo", {}, limit=self._call_limit)
-        return _read(connection, lambda: UserInfo.model_validate(answer))
-
-    async def _reason(self, connection: Connection, application: Application, rejected: Rejected) -> str:
-        """Why somebody has to act, and what to do."""
-        at, project, name = connection.place, application.project, application.name
-        expired = f"the token for {SYSTEM} at {at} expired or was revoked: "
-        if rejected.status == 401:
-            return expired + rejected.said
-        if rejected.status == 404:
-            where = f" in the namespace “{application.namespace}”" if application.namespace else ""
-            return f"{SYSTEM} at {at} has no application “{name}” in the project “{project}”{where}"
-        if rejected.status == 403:
-            # With anonymous access enabled, Argo CD takes a caller whose token expired for nobody instead of saying so.
-            try:
-                is_known = (await self._user(connection)).logged_in
-            except (Rejected, Unavailable):
-                is_known = True
-            if not is_known:
-                return expired + "it is taken for nobody's"
-            of = f"{project}/{application.namespace}/{name}" if application.namespace else f"{project}/{name}"
-            return f"{SYSTEM} at {at} does not let the bot see “{name}”: its account needs applications, get, {of}"
-        return f"{SYSTEM} at {at} refuses to tell about “{name}”: {rejected.said}"
+            return False
+        return True
 
 
-def _address(application: Application) -> tuple[str, dict[str, str]]:
-    """Always with the project: without it, Argo CD answers a missing application like a forbidden one."""
-    query = {"project": application.project}
-    if application.namespace:
-        query["appNamespace"] = application.namespace
-    return f"/api/v1/applications/{quote(application.name, safe='')}", query
+def _is_noticed(facts: ApplicationFacts) -> bool:
+    """Has a commit of our branch been compared with, and is nothing being synced?"""
+    return not (facts.is_deleting or facts.tracks or facts.is_operating) and facts.revision is not None
 
 
-def _shows_workloads(facts: ApplicationFacts) -> bool:
-    """Would pods tell anything now: is something of git's applied, and nothing being applied?"""
-    if facts.is_deleting or facts.tracks or facts.is_operating or not facts.revision:
+def _shows_workloads(facts: ApplicationFacts, target: Target) -> bool:
+    """Would pods tell anything now: is something of git's applied, and nothing being applied or waited for?"""
+    if not _is_noticed(facts) or facts.sync == "Synced":
+        return _is_noticed(facts)
+    operation = facts.operation
+    if operation is None or operation.phase != "Succeeded":
         return False
-    was_synced = facts.operation is not None and facts.operation.phase == "Succeeded"
-    return facts.sync == "Synced" or was_synced
+    return not _waits_for_somebody(facts) or _is_rolling_out(facts, operation, target)
 
 
-def _read(connection: Connection, reading: Callable[[], _Read]) -> _Read:
-    """What `reading` makes of an answer; an answer that it cannot make sense of comes from something else."""
-    try:
-        return reading()
-    except ValueError as error:
-        raise Unavailable(SYSTEM, f"{connection.place} answers unlike an Argo CD API") from error
+def _is_rolling_out(facts: ApplicationFacts, operation: Operation, target: Target) -> bool:
+    """Can a rollout of this operation be followed still, although something differs again?
+
+    What differs may be what it left, or a later commit. Both times are Argo CD's, so no other clock matters.
+    """
+    if not operation.is_full and operation.revision != facts.history_revision:
+        return False
+    if operation.revision == facts.revision or facts.reconciled_at is None or operation.finished_at is None:
+        return True
+    return facts.reconciled_at - operation.finished_at <= target.rollout.timeout
+
+
+def _waits_by_itself(facts: ApplicationFacts) -> bool:
+    """Is there something to sync that Argo CD syncs by itself, and does it not, or not yet?"""
+    if facts.is_operating:
+        return facts.operation is not None and "blocked by sync window" in facts.operation.message
+    return _is_noticed(facts) and facts.automated and facts.sync == "OutOfSync"
+
+
+def _waits_for_somebody(facts: ApplicationFacts) -> bool:
+    """Is there something to sync that Argo CD does not sync by itself?"""
+    return _is_noticed(facts) and not facts.automated and facts.sync == "OutOfSync"
 
 
 def _expiry(token: str) -> datetime | None:

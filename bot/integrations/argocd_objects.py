@@ -1,4 +1,4 @@
-"""The objects of Argo CD's API, as far as the bot reads them.
+"""Argo CD's Application, as far as the bot reads it.
 
 A field that is absent or null has its zero value, as Go's `omitempty` means it; fields and enum values that nobody
 knows yet are ignored or carried. Times are RFC 3339 strings, cut to whole seconds.
@@ -25,11 +25,20 @@ class Object(BaseModel):
         return value
 
 
+class Owner(Object):
+    """What made an object, and removes it."""
+
+    kind: str = ""
+    name: str = ""
+
+
 class Metadata(Object):
-    """The part of an Application's metadata that matters: its name, and whether it is being deleted."""
+    """The part of an Application's metadata that matters."""
 
     name: str
+    namespace: str = ""
     deletion_timestamp: str = ""
+    owner_references: tuple[Owner, ...] = ()
 
 
 class Helm(Object):
@@ -39,18 +48,36 @@ class Helm(Object):
 
 
 class Source(Object):
-    """Where an Application's manifests come from."""
+    """Where an Application's manifests come from; with a `ref` its files are there for other sources."""
 
     repo_url: str = Field(default="", alias="repoURL")
     target_revision: str = ""
     path: str = ""
+    chart: str = ""
+    ref: str = ""
     helm: Helm = Helm()
+
+
+class SyncSource(Object):
+    """Where a source hydrator puts what it rendered."""
+
+    repo_url: str = Field(default="", alias="repoURL")
+    target_branch: str = ""
+    path: str = ""
+
+
+class SourceHydrator(Object):
+    """What is rendered from where; the dry source stays raw, as its repository is compared whole."""
+
+    dry_source: dict[str, Any] = Field(default_factory=dict)
+    sync_source: SyncSource = SyncSource()
 
 
 class Automated(Object):
     """Automated sync; absent means off, and `enabled` is on unless it says otherwise."""
 
     enabled: bool = True
+    prune: bool = False
 
 
 class SyncPolicy(Object):
@@ -67,18 +94,31 @@ class Spec(Object):
     source_hydrator: dict[str, Any] | None = None
     sync_policy: SyncPolicy = SyncPolicy()
 
+    @property
+    def automated(self) -> Automated | None:
+        """How Argo CD syncs by itself; None where it does not."""
+        found = self.sync_policy.automated
+        return found if found and found.enabled else None
+
 
 class ComparedTo(Object):
     """What the last comparison was made with."""
 
     source: dict[str, Any] = Field(default_factory=dict)
+    sources: tuple[dict[str, Any], ...] = ()
 
 
-class Sync(Object):
+class Named(Object):
+    """Something that names the commit it stands for, or where there are several sources, one for each."""
+
+    revision: str = ""
+    revisions: tuple[str, ...] = ()
+
+
+class Sync(Named):
     """The outcome of the last comparison."""
 
     status: str = ""
-    revision: str = ""
     compared_to: ComparedTo = ComparedTo()
 
 
@@ -93,33 +133,57 @@ class Result(Object):
     """What an operation did to one resource, or what became of a hook."""
 
     kind: str = ""
+    namespace: str = ""
     name: str = ""
     status: str = ""
     message: str = ""
     hook_type: str = ""
     hook_phase: str = ""
 
+    @property
+    def has_failed(self) -> bool:
+        """Hooks, and resources that were applied and then broke, say so in `hookPhase` alone."""
+        return self.status == "SyncFailed" or self.hook_phase in ("Failed", "Error")
 
-class SyncResult(Object):
+
+class SyncResult(Named):
     """What an operation has done so far."""
 
-    revision: str = ""
     resources: tuple[Result, ...] = ()
 
 
-class SyncRequest(Object):
+class SyncRequest(Named):
     """What an operation was asked to do."""
 
-    revision: str = ""
     dry_run: bool = False
     resources: tuple[dict[str, Any], ...] = ()
     manifests: tuple[str, ...] = ()
+
+
+class Info(Object):
+    """A name and a value: what a caller marked an operation with, or what the user interface shows of a node."""
+
+    name: str = ""
+    value: str = ""
+
+
+class Initiator(Object):
+    """Who started an operation."""
+
+    username: str = ""
+    automated: bool = False
 
 
 class Request(Object):
     """An operation that is queued or under way."""
 
     sync: SyncRequest | None = None
+    info: tuple[Info, ...] = ()
+    initiated_by: Initiator = Initiator()
+
+    def mark(self, name: str) -> str:
+        """What its caller marked it with under this name; empty where nothing."""
+        return next((item.value for item in self.info if item.name == name), "")
 
 
 class OperationState(Object):
@@ -128,9 +192,14 @@ class OperationState(Object):
     operation: Request = Request()
     phase: str = ""
     message: str = ""
-    sync_result: SyncResult = SyncResult()
+    sync_result: SyncResult | None = None
     finished_at: AwareDatetime | None = None
     retry_count: int = 0
+
+    @property
+    def is_active(self) -> bool:
+        """Does the record say that it runs?"""
+        return self.phase in ("Running", "Terminating")
 
 
 class Condition(Object):
@@ -144,15 +213,34 @@ class Resource(Object):
     """One managed resource with its health."""
 
     kind: str = ""
+    namespace: str = ""
     name: str = ""
+    status: str = ""
     hook: bool = False
+    requires_pruning: bool = False
+    sync_wave: int = 0
     health: Health = Health()
 
 
-class HistoryEntry(Object):
+class HistoryEntry(Named):
     """One deployment on record: a full sync that succeeded."""
 
-    revision: str = ""
+
+class Hydration(Object):
+    """One run of the source hydrator: of which commit it made which."""
+
+    phase: str = ""
+    message: str = ""
+    dry_sha: str = Field(default="", alias="drySHA")
+    hydrated_sha: str = Field(default="", alias="hydratedSHA")
+    source_hydrator: dict[str, Any] = Field(default_factory=dict)
+
+
+class HydratorStatus(Object):
+    """What the source hydrator does and did."""
+
+    current_operation: Hydration = Hydration()
+    last_successful_operation: Hydration = Hydration()
 
 
 class Status(Object):
@@ -165,6 +253,7 @@ class Status(Object):
     conditions: tuple[Condition, ...] = ()
     resources: tuple[Resource, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
+    source_hydrator: HydratorStatus = HydratorStatus()
 
 
 class Application(Object):
@@ -175,69 +264,8 @@ class Application(Object):
     operation: Request | None = None
     status: Status = Status()
 
-
-class Managed(Object):
-    """One managed resource; its states are JSON documents in strings."""
-
-    target_state: str = "null"
-
-
-class ManagedResources(Object):
-    """The answer of `managed-resources`."""
-
-    items: tuple[Managed, ...] = ()
-
-
-class Reference(Object):
-    """A node's owner."""
-
-    kind: str = ""
-    uid: str = ""
-
-
-class Info(Object):
-    """One of the facts that Argo CD's user interface shows of a node."""
-
-    name: str = ""
-    value: str = ""
-
-
-class Node(Object):
-    """One object in the cluster, managed or made by a managed one."""
-
-    kind: str = ""
-    name: str = ""
-    uid: str = ""
-    parent_refs: tuple[Reference, ...] = ()
-    info: tuple[Info, ...] = ()
-    images: tuple[str, ...] = ()
-    created_at: str = ""
-
-    def told(self, name: str) -> str:
-        """One item of its info, `Status Reason` for one; empty where there is none."""
-        return next((item.value for item in self.info if item.name == name), "")
-
     @property
-    def age(self) -> tuple[int, str]:
-        """Sorts ReplicaSets from old to new: by `Rev:7`, else by when they were made."""
-        number = self.told("Revision").removeprefix("Rev:")
-        return int(number) if number.isdecimal() else 0, self.created_at
-
-
-class Tree(Object):
-    """The answer of `resource-tree`."""
-
-    nodes: tuple[Node, ...] = ()
-
-
-class Version(Object):
-    """The answer of `/api/version`, the one with capital keys."""
-
-    version: str = Field(alias="Version")
-
-
-class UserInfo(Object):
-    """Whom Argo CD takes the caller for."""
-
-    logged_in: bool = False
-    username: str = ""
+    def is_operating(self) -> bool:
+        """Is an operation queued, or on record as running?"""
+        state = self.status.operation_state
+        return self.operation is not None or (state is not None and state.is_active)

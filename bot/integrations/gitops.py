@@ -91,6 +91,8 @@ class GitRepository:
         # History does not change, so what is known of two revisions stays true.
         self._relations: dict[tuple[object, ...], Relation] = {}
         self._unknown: dict[str, None] = {}
+        self._held: dict[tuple[str, str, str], str] = {}
+        """The tip at which a branch was seen to hold a commit."""
 
     async def aclose(self, *, within: float = CLOSE_WITHIN) -> None:
         """End the threads and their processes; a push that is under way has `within` seconds to come to its end."""
@@ -182,10 +184,31 @@ class GitRepository:
 
         return await self._ask(repository, read)
 
-    async def relate(self, target: Target, *, revision: str, commit: str, version: str) -> Relation:
-        """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?"""
-        repository = target.repository
-        key = (repository.url, target.path, target.keys, revision, commit, version)
+    async def is_on_branch(self, target: Target, revision: str) -> bool:
+        """Does the branch still hold this commit? False only where the remote says so now."""
+        asked_at, key = time.monotonic(), (target.repository.url, target.repository.branch, revision)
+
+        def look(mirror: Mirror) -> bool:
+            if self._held.get(key) == mirror.tip:
+                return True
+            if not mirror.contains(mirror.tip, revision):
+                mirror.fetch(since=asked_at)
+                if not mirror.contains(mirror.tip, revision):
+                    return False
+            _remember(self._held, key, mirror.tip)
+            return True
+
+        return await self._ask(target.repository, look)
+
+    async def relate(
+        self, target: Target, *, revision: str, commit: str, version: str, digest: str = UNKNOWN
+    ) -> Relation:
+        """Does `revision` contain `commit`, and does it still hold `version` at the target's keys?
+
+        Where the digest is known and the file holds one, that one too.
+        """
+        repository, wanted = target.repository, Image(version=version, digest=digest)
+        key = (repository.url, target.path, target.keys, target.digests, revision, commit, wanted)
         if known := self._relations.get(key):
             return known
         if not REVISION.fullmatch(revision):
@@ -201,7 +224,7 @@ class GitRepository:
                 author = mirror.author(revision)
             if author is None:
                 return Relation(contains=None)
-            holds_value = _holds(mirror, target, revision, version)
+            holds_value = _holds(mirror, target, revision, wanted)
             return Relation(
                 contains=mirror.contains(revision, commit), holds_value=holds_value, author=author
             )
@@ -270,10 +293,10 @@ class GitRepository:
         return Mirror(repository=repository, cache=self._cache, room=room)
 
 
-def _holds(mirror: Mirror, target: Target, revision: str, version: str) -> bool:
+def _holds(mirror: Mirror, target: Target, revision: str, wanted: Image) -> bool:
     with contextlib.suppress(Failed):
         images = TargetFile(mirror.blob(revision, target.path), target).images()
-        return {image.version for image in images} == {version}
+        return all(image.may_be(wanted) for image in images)
     return False
 
 

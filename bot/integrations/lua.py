@@ -155,8 +155,9 @@ local worker, lease = redis.call('HGET', '{gp}:workers', ARGV[1]), redis.call('H
 if worker and worker ~= ARGV[4] and lease and tonumber(lease) > now then return end
 redis.call('HDEL', '{gp}:leases', ARGV[1])
 redis.call('HDEL', '{gp}:workers', ARGV[1])
+local woken = redis.call('HDEL', '{gp}:woken', ARGV[1]) == 1
 local edition = redis.call('HGET', '{gp}:p:' .. ARGV[1], 'edition')
-if edition and edition ~= ARGV[2] then
+if edition and (woken or edition ~= ARGV[2]) then
   redis.call('ZADD', KEYS[1], score(now), ARGV[1])
   redis.call('PUBLISH', '{gp}:wake', ARGV[1])
 elseif edition and ARGV[3] ~= '' then
@@ -167,11 +168,15 @@ end
 """
 )
 
-# ARGV: id. What does not exist cannot become due.
+# ARGV: id. What does not exist cannot become due; whoever works on it looks once more.
 WAKE = (
     NOW
     + """
-if redis.call('EXISTS', '{gp}:p:' .. ARGV[1]) == 1 then
+local lease = redis.call('HGET', '{gp}:leases', ARGV[1])
+if redis.call('EXISTS', '{gp}:p:' .. ARGV[1]) == 0 then return end
+if lease and tonumber(lease) > now then
+  redis.call('HSET', '{gp}:woken', ARGV[1], 1)
+else
   redis.call('ZADD', KEYS[1], score(now), ARGV[1])
   redis.call('PUBLISH', '{gp}:wake', ARGV[1])
 end
@@ -212,6 +217,7 @@ then
   return 0
 end
 redis.call('DEL', key, key .. ':e', key .. ':card', key .. ':look')
+redis.call('HDEL', '{gp}:woken', id)
 for _, index in ipairs({'ph:' .. ARGV[3], 'ix:' .. ARGV[4], 'ix:by:' .. ARGV[5], 'ix:all'}) do
   redis.call('ZREM', '{gp}:' .. index, id)
 end

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from bot.core.rollout import Look
 from bot.messages.answers import cannot_post
 from bot.messages.card import card as render
 from bot.messages.mrkdwn import Message
-from bot.messages.thread import direct_reminder, reminder, story, waited_for
+from bot.messages.thread import direct_reminder, last_words, recovery, reminder, story, waited_for
 
 log = structlog.get_logger()
 
@@ -152,6 +152,27 @@ class SlackAnnouncer:
                     unfurl_media=False,
                 )
             )
+
+    async def send_logs(self, card: Card, promotion: Promotion, words: str, *, to: Collection[str]) -> None:
+        """Send each of these people, directly, what a pod that failed wrote last."""
+        text = last_words(promotion, card.link, words)
+        for user in sorted(to):
+            with contextlib.suppress(
+                Unavailable, Gone
+            ):  # one who cannot be reached keeps it from nobody else
+                await _call(
+                    lambda user=user: self._client.chat_postMessage(  # type: ignore[misc]
+                        channel=user, text=text, unfurl_links=False
+                    )
+                )
+
+    async def tell_recovery(self, card: Card, says: str) -> None:
+        """Say in the thread that what had failed came right."""
+        await _call(
+            lambda: self._client.chat_postMessage(
+                channel=card.channel or "", thread_ts=card.ts or "", text=recovery(says), unfurl_links=False
+            )
+        )
 
     async def remind(self, card: Card, target: Target, promotion: Promotion) -> None:
         """Ask those who may still approve, in the thread, and each of them directly as far as that is possible."""

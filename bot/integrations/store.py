@@ -58,13 +58,16 @@ class RedisStore:
         self._wakes: PubSub | None = None
         self._listening = asyncio.Lock()
 
-    async def create(self, promotion: Promotion, *, delivery: str | None, holds: bool) -> PromotionId:
+    async def create(
+        self, promotion: Promotion, *, delivery: str | None, holds: bool, instead_of: Change | None = None
+    ) -> PromotionId:
         """Save a new promotion, due now, and return its id, or the one that the delivery made before.
 
-        Raises `TargetBusy` where another one holds the target, `Conflict` where the id is taken.
+        `instead_of` ends, in the same call, the promotion whose hold it takes. Raises `TargetBusy` where another one
+        holds the target, `Conflict` where the id is taken, or that promotion has moved on.
         """
-        change = Change(before=None, after=promotion)
-        return await self._write([change], holds=holds, delivery=delivery) or promotion.id
+        changes = [Change(before=None, after=promotion), *([instead_of] if instead_of else [])]
+        return await self._write(changes, holds=holds, delivery=delivery) or promotion.id
 
     async def save(self, changes: Sequence[Change], *, holds: bool) -> None:
         """Save the next editions of one target's promotions, all or none, each due now.
@@ -98,6 +101,10 @@ class RedisStore:
         """The promotions in a phase, those that entered it first in front; without unreadable ones."""
         found = await self._records(f"{{gp}}:ph:{phase}", limit=limit, newest_first=False)
         return tuple(promotion for promotion in found if promotion.phase is phase)
+
+    async def count(self, phase: Phase) -> int:
+        """How many promotions are in a phase."""
+        return int(await self._ask(lambda: self._client.zcard(f"{{gp}}:ph:{phase}")))
 
     async def history(self, target: Target, *, limit: int = 10) -> tuple[Promotion, ...]:
         """The target's promotions, newest first; without unreadable ones."""
@@ -146,7 +153,7 @@ class RedisStore:
         await self._run(lua.REST, id, edition, pause, self._me)
 
     async def wake(self, id: str) -> None:
-        """Make it due now, where it exists."""
+        """Make it due now, where it exists; what a worker holds is due when that worker rests."""
         await self._run(lua.WAKE, id)
 
     async def take_turn(self, branch: str, *, by: str, lease: timedelta) -> tuple[bool, str | None]:

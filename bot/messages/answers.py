@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from bot.core.catalog import Application, Target
 from bot.core.errors import PromoteError, Refused, Unavailable
 from bot.core.ports import Card
 from bot.core.promoter import Place
@@ -22,6 +24,7 @@ HELP = """\
 `/promote show P-…` – one promotion and its story
 `/promote approve P-…`  ·  `/promote reject P-… &lt;reason&gt;`  ·  `/promote withdraw P-…`
 `/promote cancel P-… [reason]`
+`/promote rollback manual-app prod [to 14] [because …]` – ask for what was there before
 `/promote help`
 
 Nothing is written before everybody whom the environment asks for has agreed. The card in the channel shows what will change, who may \
@@ -62,6 +65,11 @@ def cannot_post(promotion: Promotion, channel: str) -> str:
     )
 
 
+def syncing(promotion: Promotion) -> str:
+    """Argo CD was asked to sync."""
+    return f"{code(promotion.id)}: Argo CD syncs {plain(promotion.title)} now; the card follows it."
+
+
 def done(promotion: Promotion) -> str:
     """What was asked is recorded; the card shows the rest."""
     return f"{code(promotion.id)}: {plain(promotion.title)} – {plain(promotion.told)}."
@@ -100,25 +108,33 @@ def status(places: Sequence[Place], *, left_out: int = 0) -> str:
         if place.target.app != app:
             app = place.target.app
             lines.append(f"*{escape(app)}*")
-        lines.append(_place(place))
+        lines += _place(place)
     if left_out:
         lines.append(f"… and {left_out} more: `/promote status &lt;app&gt;`")
     return listed(lines) or "No app is configured."
 
 
-def _place(place: Place) -> str:
-    says = "; ".join(_application(place, fact) for fact in place.applications)
-    line = f"• *{escape(place.target.environment)}*: git holds {code(place.version)}; {says}"
+def _place(place: Place) -> list[str]:
+    """One line; where there are several applications, one more for each."""
+    line = f"• *{escape(place.target.environment)}*: git holds {code(place.version)}"
+    applications = zip(place.target.applications, place.applications, strict=True)
+    says = [_application(place.target, application, fact) for application, fact in applications]
+    if len(says) == 1:
+        line += f"; {says.pop()}"
     if place.current:
         line += f"  :hourglass_flowing_sand: {code(place.current.id)} {plain(place.current.version)}: {plain(place.current.told)}"
-    return line
+    return [line, *(f"      {each}" for each in says)]
 
 
-def _application(place: Place, fact: ApplicationFacts | str) -> str:
+def _application(target: Target, application: Application, fact: ApplicationFacts | str) -> str:
+    """How it is; where it is one of several, which one, too."""
+    name = target.called(application)
+    is_alone = len(target.applications) == 1
+    page = link(application.link, escape(name))
     if isinstance(fact, str):
-        return f":warning: {plain(fact)}"
-    version, reason = running_version(fact, place.target.image)
+        return f":warning: {plain(fact) if is_alone else f'{page}: {plain(fact)}'}"
+    version, reason = running_version(replace(fact, name=name), target.image)
     if version:
-        return f":white_check_mark: {code(version)} is live and healthy"
+        return f":white_check_mark: {code(version)} is live and healthy{'' if is_alone else f' in {page}'}"
     sign = ":warning:" if fact.health == "Degraded" else ":hourglass_flowing_sand:"
     return f"{sign} {plain(reason)}"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from bot.core.catalog import ApprovalRule, Target
+from collections.abc import Sequence
+
+from bot.core.catalog import UNKNOWN, ApprovalRule, Target
+from bot.core.outcome import Outcome
 from bot.core.people import Action
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look, Progress, Stage
+from bot.messages.advice import advice
+from bot.messages.headlines import EMOJI, HEADLINE, OUTCOMES, ended, said_once
 from bot.messages.mrkdwn import (
     Block,
     Message,
@@ -15,6 +20,7 @@ from bot.messages.mrkdwn import (
     facts,
     fenced,
     footnote,
+    full_stop,
     header,
     link,
     linked,
@@ -29,42 +35,20 @@ from bot.messages.mrkdwn import (
     words,
 )
 
-EMOJI = {
-    Phase.REQUESTED: ":hourglass_flowing_sand:",
-    Phase.APPROVED: ":ballot_box_with_check:",
-    Phase.COMMITTING: ":writing_hand:",
-    Phase.COMMITTED: ":rocket:",
-    Phase.LIVE: ":white_check_mark:",
-    Phase.FAILED: ":x:",
-    Phase.REJECTED: ":no_entry:",
-    Phase.EXPIRED: ":alarm_clock:",
-    Phase.CANCELLED: ":heavy_minus_sign:",
-    Phase.SUPERSEDED: ":fast_forward:",
-    Phase.STALE: ":warning:",
-}
-
-HEADLINE = {
-    Phase.REQUESTED: "Approval needed",
-    Phase.APPROVED: "Approved",
-    Phase.COMMITTING: "Committing",
-    Phase.COMMITTED: "Rolling out",
-    Phase.LIVE: "Live",
-    Phase.FAILED: "Failed",
-    Phase.REJECTED: "Rejected",
-    Phase.EXPIRED: "Expired",
-    Phase.CANCELLED: "Cancelled",
-    Phase.SUPERSEDED: "Superseded",
-    Phase.STALE: "Stale",
-}
-
 SIGNS = {
+    Stage.CLOSED: ":calendar:",
+    Stage.UNSYNCED: ":raised_hand:",
     Stage.CONFIRMING: ":white_check_mark:",
     Stage.LIVE: ":white_check_mark:",
     Stage.DEGRADED: ":warning:",
-    Stage.FAILED: ":warning:",
+    Stage.FAILED: ":x:",
     Stage.MISMATCH: ":warning:",
+    Stage.SUPERSEDED: ":fast_forward:",
     Stage.UNREACHABLE: ":electric_plug:",
 }
+
+WAITS = {Stage.UNSYNCED: "Waiting for Sync", Stage.CLOSED: "Waiting for a sync window"}
+"""Headlines for a rollout that stands still until a person, or a window, lets it go on."""
 
 MOST_NAMES = 8
 
@@ -74,14 +58,13 @@ AGAIN = (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAIL
 
 def card(target: Target, promotion: Promotion, look: Look) -> Message:
     """The promotion's message as it should stand in the channel now."""
+    asked = [_facts(target, promotion), *_banner(target, promotion), *_reason(promotion)]
+    story = _story(target, promotion, look)
     blocks = [
-        header(headline(target, promotion)),
-        _facts(target, promotion),
-        *_banner(target, promotion),
-        *_reason(promotion),
-        *_diff(promotion),
-        *_story(target, promotion, look),
-        *_buttons(target, promotion),
+        header(headline(target, promotion, look)),
+        # What became of it stands first once that is known, and what will change before.
+        *([*story, *asked] if promotion.phase.is_final else [*asked, *_diff(promotion), *story]),
+        *_buttons(target, promotion, look),
         footnote(f"{code(promotion.id)}  •  the story is in the thread"),
     ]
     for number, block in enumerate(blocks):
@@ -90,28 +73,59 @@ def card(target: Target, promotion: Promotion, look: Look) -> Message:
     return Message(text=_fallback(target, promotion, look), blocks=tuple(blocks))
 
 
-def headline(target: Target, promotion: Promotion) -> str:
+def headline(target: Target, promotion: Promotion, look: Look) -> str:
     """`⏳ Approval needed: manual-app 15 → prod`, in Slack's emoji names."""
-    before = f"{EMOJI[promotion.phase]} {_word(target, promotion)}: {promotion.app} "
+    before = f"{_word(target, promotion, look)[0]} {_title(target, promotion, look)}: {promotion.app} "
     after = f" → {promotion.environment}"
     return before + cut(promotion.version, max(12, 150 - len(before) - len(after))) + after
 
 
-def _word(target: Target, promotion: Promotion) -> str:
+def _title(target: Target, promotion: Promotion, look: Look) -> str:
+    word = _word(target, promotion, look)[1]
+    return f"ROLLBACK · {word}" if promotion.is_rollback else word
+
+
+def _word(target: Target, promotion: Promotion, look: Look) -> tuple[str, str]:
+    """Its sign, and where it stands, in a word or two."""
+    if look.recovered:
+        return ":white_check_mark:", "Recovered"
+    if promotion.phase.is_final:
+        return ended(promotion.phase, promotion.outcome)
+    if promotion.phase is Phase.COMMITTED and (failure := _first_failure(look)):
+        return ended(
+            Phase.FAILED, failure.outcome
+        )  # the others are followed to their end, but this one is known
+    if promotion.phase is Phase.COMMITTED and (stage := _waits(look)):
+        return SIGNS[stage], WAITS[stage]
     if promotion.phase is Phase.REQUESTED and not target.policy.needs_approval:
-        return "Requested"
-    return HEADLINE[promotion.phase]
+        return EMOJI[promotion.phase], "Requested"
+    return EMOJI[promotion.phase], HEADLINE[promotion.phase]
+
+
+def _first_failure(look: Look) -> Progress | None:
+    return next((each for each in look.applications if each.stage is Stage.FAILED), None)
+
+
+def _waits(look: Look) -> Stage | None:
+    """What a rollout waits for in which nothing moves by itself; what somebody can do goes first."""
+    stages = {progress.stage for progress in look.applications if not progress.stage.is_end}
+    return next((stage for stage in WAITS if stage in stages), None) if stages <= WAITS.keys() else None
 
 
 def _facts(target: Target, promotion: Promotion) -> Block:
     """What is asked; once it has ended, in one line."""
     versions = f"{code(promotion.old_version)} → {code(promotion.version)}"
-    source = "CI" if promotion.source == "ci" else escape(promotion.source)
-    way = f"{source} → *{escape(promotion.environment)}*"
+    way = _way(promotion)
     requester = mention(promotion.requested_by.id)
     if promotion.phase.is_final:
-        approvers = ", ".join(mention(approval.by.id) for approval in promotion.approvals)
-        parts = [versions, way, f"asked by {requester}", *([f"approved by {approvers}"] if approvers else [])]
+        parts = [versions, way]
+        if promotion.revision:
+            parts.append(f"committed as {_commit(target, promotion)}")
+        parts.append(f"asked by {requester}")
+        if promotion.approvals:
+            parts.append(
+                f"approved by {', '.join(mention(approval.by.id) for approval in promotion.approvals)}"
+            )
         return section("  •  ".join(parts))
     fields = [f"*Version*\n{versions}", f"*Environment*\n{way}", f"*Asked by*\n{requester}"]
     if target.policy.needs_approval:
@@ -122,6 +136,15 @@ def _facts(target: Target, promotion: Promotion) -> Block:
                 f"*Expires*\n{moment(promotion.expires_at)}",
             ]
     return facts(*fields)
+
+
+def _way(promotion: Promotion) -> str:
+    environment = f"*{escape(promotion.environment)}*"
+    if promotion.is_rollback:
+        known = promotion.rollback_of if promotion.rollback_of != UNKNOWN else ""
+        return f"back in {environment}{f', undoing {code(known)}' if known else ''}"
+    source = "CI" if promotion.source == "ci" else escape(promotion.source)
+    return f"{source} → {environment}"
 
 
 def _approvals(target: Target, promotion: Promotion) -> str:
@@ -164,9 +187,7 @@ def _reason(promotion: Promotion) -> list[Block]:
 
 
 def _diff(promotion: Promotion) -> list[Block]:
-    """What exactly will change; once it has ended, the commit tells it."""
-    if promotion.phase.is_final:
-        return []
+    """What exactly will change."""
     parts = []
     for change in promotion.changes:
         lines = f"- {change.before}\n+ {change.after}"
@@ -176,6 +197,9 @@ def _diff(promotion: Promotion) -> list[Block]:
 
 def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
     """How far it is, one line a step; the words come from the systems themselves."""
+    if promotion.phase.is_final:
+        steps = [f":arrow_right: {escape(step)}" for step in _next_steps(promotion, look)]
+        return _paragraphs([*_recovered(look), *_ending(target, promotion, look)], steps)
     lines = []
     if promotion.revision:
         lines.append(
@@ -185,32 +209,44 @@ def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
         lines += [_rollout_line(target, progress) for progress in look.applications] or [
             ":hourglass_flowing_sand: asking Argo CD to look"
         ]
-    elif promotion.phase.is_final:
-        lines += [_ending(target, promotion), *_where_to_look(target, promotion)]
-    if look.waits_for and not promotion.phase.is_final:
+    if look.waits_for:
         lines.append(f":electric_plug: {plain(look.waits_for)}")
-    return [section(listed(lines, 3000))] if lines else []
+    return _paragraphs(lines)
+
+
+def _paragraphs(*parts: Sequence[str]) -> list[Block]:
+    return [section(listed(lines, 3000)) for lines in parts if lines]
 
 
 def _rollout_line(target: Target, progress: Progress) -> str:
     sign = SIGNS.get(progress.stage, ":hourglass_flowing_sand:")
+    if progress.stage is Stage.FAILED and progress.outcome:
+        sign = OUTCOMES[progress.outcome][0]
     pods = f" ({plain(progress.pods)})" if progress.pods else ""
     again = "; asking again" if progress.stage is Stage.UNREACHABLE else ""
-    return f"{sign} {_application(target, progress.name)}: {plain(progress.says)}{again}{pods}"
+    return f"{sign} {_page(target, progress)}: {plain(progress.says, 900)}{again}{pods}"
 
 
-def _where_to_look(target: Target, promotion: Promotion) -> list[str]:
-    """Where a rollout that failed is shown with everything that Argo CD knows of it."""
-    if promotion.phase is not Phase.FAILED or promotion.revision is None:
+def _recovered(look: Look) -> list[str]:
+    if not look.recovered:
         return []
-    pages = [_application(target, each.name) for each in target.applications if each.link]
-    look = [f":mag: Argo CD: {', '.join(pages)}"] if pages else []
-    return [*look, ":arrow_right: The commit stays: promote a newer version, or revert it in git."]
+    at = f" at {moment(look.recovered_at)}" if look.recovered_at else ""
+    return [f":white_check_mark: *Recovered*{at}: {plain(look.recovered)}"]
 
 
-def _application(target: Target, name: str) -> str:
-    found = next((application for application in target.applications if application.name == name), None)
-    return link(found.link if found else None, escape(name))
+def _next_steps(promotion: Promotion, look: Look) -> list[str]:
+    """What to do about a rollout that came to no good end."""
+    if promotion.phase is not Phase.FAILED or promotion.revision is None or look.recovered:
+        return []
+    failed = [progress.outcome for progress in look.applications if progress.stage is Stage.FAILED]
+    return advice(failed if promotion.outcome and failed else [promotion.outcome])
+
+
+def _page(target: Target, progress: Progress) -> str:
+    """Its name, with a link to its page; a record of an older version of the bot has no key."""
+    key = progress.key or progress.name
+    found = next((each for each in target.applications if key in (each.key, each.name)), None)
+    return link(found.link if found else None, escape(progress.name))
 
 
 def _commit(target: Target, promotion: Promotion) -> str:
@@ -219,15 +255,18 @@ def _commit(target: Target, promotion: Promotion) -> str:
     return linked(template.replace("{revision}", revision) if template else None, revision[:8])
 
 
-def _ending(target: Target, promotion: Promotion) -> str:
+def _ending(target: Target, promotion: Promotion, look: Look) -> list[str]:
+    """Why it ended: what Argo CD said of each application, where a rollout ended badly."""
     why = plain(promotion.ending, 1500) if promotion.ending else ""
-    by = f" by {mention(promotion.last.by)}" if promotion.last.by else ""
     if promotion.phase is Phase.LIVE:
-        names = _some([_application(target, application.name) for application in target.applications])
+        names = _some([link(each.link, escape(target.called(each))) for each in target.applications])
         took = took_from(promotion)
-        return f"{EMOJI[promotion.phase]} *Live* in {names}{f' after {took}' if took else ''}: {why}"
-    word = HEADLINE[promotion.phase]
-    return f"{EMOJI[promotion.phase]} *{word}*{by}{': ' + why if why else ''}"
+        return [f"{EMOJI[promotion.phase]} *Live* in {names}{f' after {took}' if took else ''}: {why}"]
+    if promotion.outcome and look.applications:
+        return [_rollout_line(target, progress) for progress in look.applications]
+    sign, word = ended(promotion.phase, promotion.outcome)
+    by = f" by {mention(promotion.last.by)}" if promotion.last.by else ""
+    return [f"{sign} *{word}*{by}{': ' + said_once(word, why) if why else ''}"]
 
 
 def took_from(promotion: Promotion) -> str:
@@ -238,15 +277,66 @@ def took_from(promotion: Promotion) -> str:
     return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min {seconds % 60} s"
 
 
-def _buttons(target: Target, promotion: Promotion) -> list[Block]:
+def _buttons(target: Target, promotion: Promotion, look: Look) -> list[Block]:
     elements = []
     if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
-        elements = [_approve(target, promotion), _button(promotion, Action.REJECT, "Reject…", style="danger")]
-    if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
-        elements.append(_button(promotion, Action.CANCEL, "Cancel"))
+        elements = [
+            _approve(target, promotion),
+            _button(promotion, Action.REJECT, "Reject…", style="danger"),
+            _button(promotion, Action.CANCEL, "Cancel"),
+        ]
+    if promotion.phase is Phase.COMMITTED and any(each.may_sync for each in look.applications):
+        elements.append(_sync(promotion, look))
     if promotion.phase in AGAIN and promotion.revision is None:
         elements.append(_button(promotion, Action.ASK_AGAIN, "Ask again"))
+    if _can_be_rolled_back(promotion) or (promotion.phase is Phase.COMMITTED and _first_failure(look)):
+        elements.append(_roll_back(target, promotion))
     return [{"type": "actions", "elements": elements}] if elements else []
+
+
+def _can_be_rolled_back(promotion: Promotion) -> bool:
+    """Does the commit stand on the branch, as far as anybody knows?"""
+    has_ended = promotion.phase in (Phase.LIVE, Phase.FAILED) and promotion.revision is not None
+    return has_ended and promotion.outcome is not Outcome.LOST
+
+
+def _sync(promotion: Promotion, look: Look) -> Block:
+    waiting = [each for each in look.applications if each.may_sync]
+    changes = list(dict.fromkeys(name for each in waiting for name in each.to_sync))
+    text = f"Argo CD syncs {_some([each.name for each in waiting])} to {(promotion.revision or '')[:8]}, after a dry run."
+    if changes:
+        text += f" It changes {_some(changes)}."
+    return _confirmed(
+        _button(promotion, Action.SYNC, "Sync now", style="primary"),
+        title=f"Sync {promotion.environment}?",
+        text=plain(text, 300),
+        confirm="Sync",
+    )
+
+
+def _roll_back(target: Target, promotion: Promotion) -> Block:
+    then = "Others have to approve it." if target.policy.needs_approval else "Nobody has to approve it."
+    text = (
+        f"This asks to bring back what {code(promotion.app, 40)} ran in *{escape(promotion.environment)}* before "
+        f"{code(promotion.version, 40)}. {then}"
+    )
+    return _confirmed(
+        _button(promotion, Action.ROLL_BACK, "Roll back"),
+        title=f"Roll back {promotion.environment}?",
+        text=text,
+        confirm="Ask for it",
+    )
+
+
+def _confirmed(button: Block, *, title: str, text: str, confirm: str) -> Block:
+    """The button, with a question before it does anything."""
+    button["confirm"] = {
+        "title": words(cut(title, 100)),
+        "text": mrkdwn(text, 300),
+        "confirm": words(confirm),
+        "deny": words("Not yet"),
+    }
+    return button
 
 
 def _approve(target: Target, promotion: Promotion) -> Block:
@@ -254,14 +344,12 @@ def _approve(target: Target, promotion: Promotion) -> Block:
     text = f"This commits {version} for *{escape(promotion.app)}* to *{environment}*, which holds {code(promotion.old_version, 40)} now."
     if target.banner:
         text = f"{plain(target.banner, 90)}\n{text}"
-    button = _button(promotion, Action.APPROVE, "Approve", style="primary")
-    button["confirm"] = {
-        "title": words(cut(f"Promote to {promotion.environment}?", 100)),
-        "text": mrkdwn(text, 300),
-        "confirm": words("Approve"),
-        "deny": words("Not yet"),
-    }
-    return button
+    return _confirmed(
+        _button(promotion, Action.APPROVE, "Approve", style="primary"),
+        title=f"Promote to {promotion.environment}?",
+        text=text,
+        confirm="Approve",
+    )
 
 
 def _button(promotion: Promotion, action: Action, label: str, *, style: str | None = None) -> Block:
@@ -287,7 +375,7 @@ def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
     """The whole story without blocks: for notifications, screen readers and old clients."""
     parts = [
         (
-            f"{_word(target, promotion)}: {promotion.title} ({promotion.old_version} → {promotion.version}),"
+            f"{_title(target, promotion, look)}: {promotion.title} ({promotion.old_version} → {promotion.version}),"
             f" asked by {promotion.requested_by.name}."
         )
     ]
@@ -302,9 +390,12 @@ def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
     if promotion.phase is Phase.COMMITTED:
         parts += [f"{progress.name}: {progress.says}." for progress in look.applications]
     if promotion.ending:
-        parts.append(sentence(promotion.ending))
-    if promotion.phase is Phase.FAILED:
-        parts += [f"{progress.name}: {progress.pods}." for progress in look.applications if progress.pods]
-    elif look.waits_for and not promotion.phase.is_final:
+        # A rollout that ended badly names its application first, and a name keeps its small letter.
+        names_application = promotion.outcome and promotion.phase is not Phase.LIVE
+        parts.append(full_stop(promotion.ending) if names_application else sentence(promotion.ending))
+    if look.recovered:
+        parts.append(sentence(f"Recovered: {look.recovered}"))
+    if look.waits_for and not promotion.phase.is_final:
         parts.append(sentence(look.waits_for))
+    parts += _next_steps(promotion, look)
     return plain(" ".join(parts), 1500)

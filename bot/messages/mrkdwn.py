@@ -57,7 +57,12 @@ def _fitted(text: str, limit: int, shown_as: Mapping[str, str]) -> str:
 
 def sentence(text: str) -> str:
     """The words as a whole sentence: a capital at the beginning and one full stop at the end."""
-    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
+    return full_stop(f"{text[:1].upper()}{text[1:]}")
+
+
+def full_stop(text: str) -> str:
+    """The words with one full stop at the end."""
+    return text.rstrip(".") + "."
 
 
 def cut(text: str, limit: int) -> str:

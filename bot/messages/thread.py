@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from bot.core.catalog import Target
 from bot.core.promotion import Event, Promotion
-from bot.messages.mrkdwn import code, link, mention, plain
+from bot.messages.headlines import ended, said_once
+from bot.messages.mrkdwn import code, fenced, link, mention, plain
 
 MOST_MENTIONED = 20
 
@@ -33,11 +34,34 @@ def direct_reminder(promotion: Promotion, place: str | None) -> str:
     return f":bell: {title} waits for your approval on {link(place, 'its card')}."
 
 
+def last_words(promotion: Promotion, place: str | None, words: str) -> str:
+    """For one person, directly: what a pod that failed wrote last; `place` is the card's address."""
+    title = f"{code(promotion.id)} ({plain(promotion.title)})"
+    return f":scroll: The last lines of {title}, of {link(place, 'its card')}:\n{fenced(words, 3000)}"
+
+
+def recovery(says: str) -> str:
+    """For the thread: what had failed came right."""
+    return f":white_check_mark: Recovered: {plain(says, 1000)}"
+
+
+def _for(promotion: Promotion) -> str:
+    if promotion.is_rollback:
+        return f"to go back to {code(promotion.version)}"
+    return f"for {code(promotion.version)}"
+
+
+def _end(promotion: Promotion, event: Event) -> str:
+    """Named by its outcome, which the promotion holds as soon as it has come to its end."""
+    sign, word = ended(event.phase, promotion.outcome)
+    return f"{sign} {word}: {plain(said_once(word, event.why), 1000)}" if event.why else f"{sign} {word}"
+
+
 def _line(promotion: Promotion, event: Event) -> str:
     who = mention(event.by) if event.by else ""
     why = f": {plain(event.why, 1000)}" if event.why else ""
     lines = {
-        "requested": f":speech_balloon: {who} asked for {code(promotion.version)} in *{promotion.environment}*{why}",
+        "requested": f":speech_balloon: {who} asked {_for(promotion)} in *{promotion.environment}*{why}",
         "approval": f":thumbsup: {who} approved",
         "withdrawal": f":leftwards_arrow_with_hook: {who} withdrew the approval",
         "approved": ":ballot_box_with_check: Nothing more to wait for: checking everything once more, then committing",
@@ -48,12 +72,13 @@ def _line(promotion: Promotion, event: Event) -> str:
         "committed": f":white_check_mark: Committed as {code((event.why or '')[:8])}; following Argo CD now",
         "rebuilt": ":recycle: The record of this promotion was lost; it goes on from its commit "
         f"{code((event.why or '')[:8])}",
-        "live": f":white_check_mark: Live{why}",
-        "failed": f":x: Failed{why}",
+        "sync": f":arrows_counterclockwise: {who} asked Argo CD to sync it",
+        "live": _end(promotion, event),
+        "failed": _end(promotion, event),
         "rejected": f":no_entry: {who} rejected it{why}",
         "expired": f":alarm_clock: Expired{why}",
         "cancelled": f":heavy_minus_sign: {who} cancelled it{why}",
-        "superseded": f":fast_forward: Superseded{why}",
+        "superseded": _end(promotion, event),
         "stale": f":warning: Stale{why}",
     }
     return lines.get(event.what, f"{plain(event.what)}{why}")

@@ -2,22 +2,27 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from multidict import MultiMapping
 
-from bot.playground.argocd import live_views
-from bot.playground.argocd.application import CONTROL_PLANE, Application
+from bot.playground.argocd import live_views, requests, stream_api
+from bot.playground.argocd.access import Account, reduced
+from bot.playground.argocd.application import Application
+from bot.playground.argocd.interceptions import PROXY_PAGE, Interception
+from bot.playground.argocd.list_fields import chosen
 from bot.playground.argocd.manifests import Json
+from bot.playground.argocd.refusals import FORBIDDEN, INVALID, NOT_FOUND, UNKNOWN, Denied
+from bot.playground.argocd.specs import CONTROL_PLANE, SimulatedApplication
+from bot.playground.argocd.sync_requests import requested_operation
+from bot.playground.argocd.watch import Watcher
 
 if TYPE_CHECKING:
     from bot.playground.argocd.server import SimulatedArgoCD
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_INVALID, _NOT_FOUND, _FORBIDDEN, _UNKNOWN, _UNAUTHENTICATED = 3, 5, 7, 2, 16
-_STATUS = {_INVALID: 400, _NOT_FOUND: 404, _FORBIDDEN: 403, _UNKNOWN: 500, _UNAUTHENTICATED: 401}
 _RESOURCES = frozenset(
     (
         "applications",
@@ -32,10 +37,6 @@ _RESOURCES = frozenset(
     )
 )
 _ACTIONS = frozenset(("get", "create", "update", "delete", "sync", "override", "action", "invoke"))
-_PROXY_PAGE = (
-    "<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n"
-    "<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
-)
 _INDEX_PAGE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Argo CD</title></head>'
     "<body><h1>Argo CD, simulated</h1><p>This simulation has Argo CD's API, not its user interface.</p></body></html>"
@@ -50,30 +51,25 @@ _VERSION = {
 }
 
 
-class Denied(Exception):
-    """The API refuses, with a gRPC code and a message."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 class Api:
     """The HTTP side of one simulation."""
 
-    def __init__(self, simulation: "SimulatedArgoCD") -> None:
+    def __init__(self, simulation: "SimulatedArgoCD", *, rootpath: str) -> None:
         self._simulation = simulation
+        self._rootpath = rootpath
 
     def web_application(self) -> web.Application:
         """The server's routes; any other path below `/api` is unknown, and the rest is the user interface."""
         served = web.Application(middlewares=[self._front])
-        one = "/api/v1/applications/{name}"
-        routes: list[tuple[str, Callable[[web.Request], Awaitable[Any]]]] = [
-            ("/api/version", self._version),
-            ("/api/v1/session/userinfo", self._user_info),
-            ("/api/v1/settings", self._settings),
-            ("/api/v1/account/can-i/{resource}/{action}/{subresource:.+}", self._can_i),
-            ("/api/v1/applications", self._list),
+        root = self._rootpath
+        one = f"{root}/api/v1/applications/{{name}}"
+        reads: list[tuple[str, Callable[[web.Request], Awaitable[Any]]]] = [
+            (f"{root}/api/version", self._version),
+            (f"{root}/api/v1/session/userinfo", self._user_info),
+            (f"{root}/api/v1/settings", self._settings),
+            (f"{root}/api/v1/account/can-i/{{resource}}/{{action}}/{{subresource:.+}}", self._can_i),
+            (f"{root}/api/v1/applicationsets/{{name}}", self._application_set),
+            (f"{root}/api/v1/applications", self._list),
             (one, self._get),
             (f"{one}/resource-tree", self._resource_tree),
             (f"{one}/managed-resources", self._managed_resources),
@@ -81,9 +77,15 @@ class Api:
             (f"{one}/events", self._events),
             (f"{one}/syncwindows", self._sync_windows),
         ]
-        for path, handler in routes:
+        for path, handler in reads:
             served.router.add_get(path, _as_json(handler), allow_head=False)
-        served.router.add_get("/healthz", self._healthz)
+        served.router.add_post(f"{one}/sync", _as_json(self._sync))
+        served.router.add_delete(f"{one}/operation", _as_json(self._terminate))
+        for path in (f"{one}/logs", f"{one}/pods/{{pod}}/logs"):
+            served.router.add_get(path, self._logs, allow_head=False)
+        served.router.add_get(f"{root}/api/v1/stream/applications", self._watch, allow_head=False)
+        for path in {"/healthz", f"{root}/healthz"}:
+            served.router.add_get(path, self._healthz)
         return served
 
     @web.middleware
@@ -92,16 +94,18 @@ class Api:
         simulation = self._simulation
         simulation.record(request.method, request.path, request.query)
         if simulation.down:
-            return web.Response(status=503, text=_PROXY_PAGE, content_type="text/html")
-        is_api = request.path.startswith("/api/")
+            return web.Response(status=503, text=PROXY_PAGE, content_type="text/html")
+        intercepted = simulation.take_interception(request.path)
+        if intercepted is not None:
+            return _intercept(intercepted)
+        is_api = request.path.startswith(f"{self._rootpath}/api/")
         if is_api and request.method != "GET" and request.headers.get("Content-Type") != "application/json":
             return web.Response(status=415, text="Invalid content type\n")
         simulation.tick()
         try:
             return await handler(request)
         except Denied as denied:
-            body = {"error": str(denied), "code": denied.code, "message": str(denied)}
-            return _json_response(body, status=_STATUS[denied.code])
+            return _json_response(denied.json(), status=denied.status)
         except web.HTTPNotFound:
             if is_api:
                 return web.Response(status=404, text="Not Found\n")
@@ -119,7 +123,7 @@ class Api:
         """Who the caller is; Go leaves `loggedIn` out when it is false."""
         if not self._is_logged_in(request):
             return {}
-        return {"loggedIn": True, "username": "promote-bot", "iss": "argocd"}
+        return {"loggedIn": True, "username": self._caller(request).username, "iss": "argocd"}
 
     async def _settings(self, _request: web.Request) -> Json:
         settings: Json = {
@@ -133,54 +137,88 @@ class Api:
         return settings
 
     async def _can_i(self, request: web.Request) -> Json:
-        """Whether a right is there: the account may read the applications of its projects, and nothing more."""
-        self._check_session(request)
+        """Whether the caller has a right."""
+        account = self._caller(request)
         resource, action, subject = (
             request.match_info[part] for part in ("resource", "action", "subresource")
         )
         if resource not in _RESOURCES or action not in _ACTIONS:
-            raise Denied(_INVALID, f"{resource}/{action} is no resource and action of Argo CD")
-        project, _, name = subject.partition("/")
-        reads = (resource, action) == ("applications", "get") and project in self._projects()
-        return {
-            "value": "yes" if reads and name.rpartition("/")[2] not in self._simulation.forbidden else "no"
-        }
+            raise Denied(INVALID, f"{resource}/{action} is no resource and action of Argo CD")
+        allowed = self._simulation.access.allows(account, resource, action, reduced(subject))
+        return {"value": "yes" if allowed else "no"}
+
+    async def _application_set(self, request: web.Request) -> Json:
+        account, name = self._caller(request), request.match_info["name"]
+        found = self._simulation.application_set(name)
+        project = found.spec.project if found is not None else "default"
+        self._simulation.access.check(account, "applicationsets", "get", f"{project}/{name}")
+        namespace = request.query.get("appsetNamespace") or CONTROL_PLANE
+        if found is None or found.spec.namespace != namespace:
+            raise Denied(NOT_FOUND, f'applicationsets.argoproj.io "{name}" not found')
+        return found.json()
 
     async def _list(self, request: web.Request) -> Json:
         """The applications the caller may see; what they may not see is left out without a word."""
-        self._check_session(request)
-        wanted = [app for app in self._simulation.known() if self._is_listed(app, request)]
-        items = [app.listed() for app in wanted]
-        newest = max((app.version for app in self._simulation.known()), default=0)
+        account = self._caller(request)
+        listed = self._simulation.listed()
+        fields = request.query.get("fields", "")
+        items = [
+            chosen(shown, fields) for spec, shown in listed if self._is_wanted(spec, account, request.query)
+        ]
+        newest = max((int(shown["metadata"]["resourceVersion"]) for _, shown in listed), default=0)
         return {"metadata": {"resourceVersion": str(newest)}, "items": items or None}
 
     async def _get(self, request: web.Request) -> Json:
-        self._check_session(request)
-        if len(_projects_of(request)) > 1:
+        account = self._caller(request)
+        if len(requests.projects_of(request.query)) > 1:
             text = "multiple projects specified - the get endpoint accepts either zero or one project"
-            raise Denied(_INVALID, text)
-        application = self._find(request)
+            raise Denied(INVALID, text)
+        application = self._find(request, account)
         if "refresh" in request.query:
             kind = "hard" if request.query["refresh"] == "hard" else "normal"
-            await self._refresh(application, kind, deadline=_grpc_timeout(request))
-        return application.shown(self._simulation.live(application.spec.name))
+            await self._refresh(application, kind, deadline=requests.grpc_timeout(request))
+        return self._simulation.shown(application)
 
     async def _refresh(self, application: Application, kind: str, *, deadline: float | None) -> None:
         """Set the annotation and wait until a reconcile removes it, whichever one that is."""
         removed = application.refreshed()
-        self._simulation.refresh(application.spec.name, kind)
+        self._simulation.refresh(application.spec.instance, kind)
         try:
             await asyncio.wait_for(removed, deadline)
         except TimeoutError:
-            raise Denied(_UNKNOWN, "application refresh deadline exceeded") from None
+            raise Denied(UNKNOWN, "application refresh deadline exceeded") from None
+
+    async def _sync(self, request: web.Request) -> Json:
+        """Queue an operation. A window refuses before the right to sync is looked at."""
+        account, asked = self._caller(request), await requests.body(request)
+        projects = {asked["project"]} if asked.get("project") else set()
+        namespace = asked.get("appNamespace") or CONTROL_PLANE
+        application = self._find_named(request.match_info["name"], namespace, projects, account, "get")
+        simulation, spec = self._simulation, application.spec
+        if not simulation.world.can_sync(spec, manual=True):
+            raise Denied(FORBIDDEN, "cannot sync: blocked by sync window")
+        simulation.access.check(account, "applications", "sync", spec.rbac_name)
+        resolve = simulation.resolve
+        operation = requested_operation(application, asked, username=account.username, resolve=resolve)
+        simulation.queue(application, operation)
+        return simulation.shown(application)
+
+    async def _terminate(self, request: web.Request) -> Json:
+        application = self._find(request, self._caller(request), "sync")
+        if application.operation is None or application.operation_state is None:
+            raise Denied(INVALID, "Unable to terminate operation. No operation is in progress")
+        self._simulation.terminate(application.spec.instance)
+        return {}
 
     async def _resource_tree(self, request: web.Request) -> Json:
-        self._check_session(request)
-        return live_views.resource_tree(self._simulation.live(self._find(request).spec.name))
+        application = self._find(request, self._caller(request))
+        self._check_cache(application, "resource tree")
+        return live_views.resource_tree(self._simulation.live(application.spec.instance))
 
     async def _managed_resources(self, request: web.Request) -> Json:
-        self._check_session(request)
-        managed = live_views.managed_resources(self._find(request))
+        application = self._find(request, self._caller(request))
+        self._check_cache(application, "managed resources")
+        managed = live_views.managed_resources(application)
         filters = [
             (field, request.query[field])
             for field in ("group", "kind", "namespace", "name")
@@ -192,83 +230,122 @@ class Api:
         return {"items": items} if items else {}
 
     async def _resource(self, request: web.Request) -> Json:
-        self._check_session(request)
-        application = self._find(request)
+        application = self._find(request, self._caller(request))
         group, kind, namespace, name = (
             request.query.get(part, "") for part in ("group", "kind", "namespace", "resourceName")
         )
         manifest = live_views.live_manifest(
-            self._simulation.live(application.spec.name), (group, kind, namespace, name)
+            self._simulation.live(application.spec.instance), (group, kind, namespace, name)
         )
         if manifest is None:
             raise Denied(
-                _INVALID, f"{kind} {group} {name} not found as part of application {application.spec.name}"
+                INVALID, f"{kind} {group} {name} not found as part of application {application.spec.name}"
             )
         return {"manifest": json.dumps(manifest)}
 
     async def _events(self, request: web.Request) -> Json:
-        self._check_session(request)
-        application = self._find(request)
+        application = self._find(request, self._caller(request))
         return live_views.events(
             application,
-            self._simulation.live(application.spec.name),
+            self._simulation.live(application.spec.instance),
             resource_name=request.query.get("resourceName", ""),
             resource_uid=request.query.get("resourceUID", ""),
         )
 
     async def _sync_windows(self, request: web.Request) -> Json:
-        self._check_session(request)
-        self._find(request)
-        return {"canSync": True}
+        """The windows of an application; `canSync` is the answer for a sync by hand."""
+        spec, world = self._find(request, self._caller(request)).spec, self._simulation.world
+        assigned = world.assigned(spec)
+        now = world.timeline.now
+        shown = {
+            "activeWindows": [window.json() for window in assigned if window.is_active(now)],
+            "assignedWindows": [window.json() for window in assigned],
+            "canSync": world.can_sync(spec, manual=True),
+        }
+        return {name: value for name, value in shown.items() if value}
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        """The lines of a pod's log; reading them is a right of its own."""
+        account = self._caller(request)
+        application = self._find(request, account)
+        self._simulation.access.check(account, "logs", "get", application.spec.rbac_name)
+        pod = request.match_info.get("pod") or request.query.get("podName", "")
+        lines = live_views.log_lines(
+            self._simulation.live(application.spec.instance),
+            pod,
+            previous=request.query.get("previous") == "true",
+            last=int(request.query.get("tailLines", 0)),
+        )
+        return await stream_api.serve_lines(request, lines)
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        """Send each write of the applications asked for; who may see none of them hears nothing at all."""
+        account, query = self._caller(request), request.query
+        oldest = query.get("resourceVersion", "")
+        watcher = Watcher(
+            wants=lambda application: self._is_wanted(application.spec, account, query),
+            oldest=int(oldest) if oldest.isdecimal() else 0,
+        )
+        present = self._simulation.known() if query.get("name") or not oldest else ()
+        self._simulation.streams.open(watcher, list(present))
+        return await stream_api.serve(request, self._simulation.streams, watcher)
+
+    def _check_cache(self, application: Application, what: str) -> None:
+        """Refuse what the cache has lost, and compare again so that it is there the next time."""
+        if not application.is_cached:
+            self._simulation.refresh(application.spec.instance, "normal")
+            raise Denied(UNKNOWN, f"error getting cached app {what}: cache: key is missing")
+
+    def _caller(self, request: web.Request) -> Account:
+        return self._simulation.access.caller(requests.token_of(request))
 
     def _is_logged_in(self, request: web.Request) -> bool:
-        return _token_of(request) == self._simulation.token and not self._simulation.token_expired
-
-    def _check_session(self, request: web.Request) -> None:
-        token = _token_of(request)
-        if token is None:
-            raise Denied(_UNAUTHENTICATED, "no session information")
-        if token != self._simulation.token:
-            raise Denied(
-                _UNAUTHENTICATED, "invalid session: token signature is invalid: signature is invalid"
-            )
-        if self._simulation.token_expired:
-            raise Denied(_UNAUTHENTICATED, "invalid session: token has invalid claims: token is expired")
-
-    def _projects(self) -> set[str]:
-        return {application.spec.project for application in self._simulation.known()}
+        try:
+            return self._caller(request).is_logged_in
+        except Denied:
+            return False
 
     def _namespaces(self) -> set[str]:
         return {CONTROL_PLANE, *(application.spec.namespace for application in self._simulation.known())}
 
-    def _find(self, request: web.Request) -> Application:
-        """The application a path names, by Argo CD's rules.
+    def _find(self, request: web.Request, account: Account, action: str = "get") -> Application:
+        namespace = request.query.get("appNamespace") or CONTROL_PLANE
+        projects = requests.projects_of(request.query)
+        return self._find_named(request.match_info["name"], namespace, projects, account, action)
+
+    def _find_named(
+        self, name: str, namespace: str, projects: set[str], account: Account, action: str
+    ) -> Application:
+        """The application of a name, by Argo CD's rules.
 
         Without a project, missing and forbidden look alike, so that names cannot be probed. With one, the right is
         checked first and a missing application, or one of another project, is 404.
         """
-        name, projects = request.match_info["name"], _projects_of(request)
-        namespace = request.query.get("appNamespace") or CONTROL_PLANE
+        access = self._simulation.access
         if namespace not in self._namespaces():
-            raise Denied(_FORBIDDEN, f"namespace '{namespace}' is not permitted")
-        if name in self._simulation.forbidden or not self._projects().issuperset(projects):
-            raise Denied(_FORBIDDEN, "permission denied")
+            raise Denied(FORBIDDEN, f"namespace '{namespace}' is not permitted")
+        middle = "" if namespace == CONTROL_PLANE else f"{namespace}/"
+        for project in projects:
+            if not access.allows(account, "applications", action, f"{project}/{middle}{name}"):
+                raise Denied(FORBIDDEN, "permission denied")
         found = self._simulation.find(name, namespace)
-        if not projects and found is None:
-            raise Denied(_FORBIDDEN, "permission denied")
-        if found is None or (projects and found.spec.project not in projects):
-            raise Denied(_NOT_FOUND, f'applications.argoproj.io "{name}" not found')
+        allowed = found is not None and access.allows(account, "applications", action, found.spec.rbac_name)
+        if found is None or not allowed or (projects and found.spec.project not in projects):
+            if projects:
+                raise Denied(NOT_FOUND, f'applications.argoproj.io "{name}" not found')
+            raise Denied(FORBIDDEN, "permission denied")
         return found
 
-    def _is_listed(self, application: Application, request: web.Request) -> bool:
-        spec, query, projects = application.spec, request.query, _projects_of(request)
+    def _is_wanted(self, spec: SimulatedApplication, account: Account, query: MultiMapping[str]) -> bool:
+        """Whether a list or a stream with these filters shows an application to an account."""
+        projects = requests.projects_of(query)
         return (
-            spec.name not in self._simulation.forbidden
+            self._simulation.access.sees(account, spec)
             and query.get("name") in {None, "", spec.name}
-            and query.get("repo") in {None, "", spec.repo_url}
+            and query.get("repo") in {None, "", *(source.repo_url for source in spec.all_sources)}
             and query.get("appNamespace") in {None, "", spec.namespace}
             and (not projects or spec.project in projects)
-            and _selects(query.get("selector", ""), dict(spec.labels))
+            and requests.selects(query.get("selector", ""), dict(spec.labels))
         )
 
 
@@ -283,37 +360,10 @@ def _json_response(body: Json, *, status: int = 200) -> web.Response:
     return web.Response(status=status, body=json.dumps(body).encode(), content_type="application/json")
 
 
-def _token_of(request: web.Request) -> str | None:
-    """The caller's token; one that does not look like a JWT is none."""
-    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-    token = bearer if scheme == "Bearer" else request.cookies.get("argocd.token", "")
-    return token if token.count(".") == 2 else None
-
-
-def _projects_of(request: web.Request) -> set[str]:
-    return {
-        project for key in ("project", "projects") for project in request.query.getall(key, []) if project
-    }
-
-
-def _grpc_timeout(request: web.Request) -> float | None:
-    match = re.fullmatch(r"(\d+)([HMSm])", request.headers.get("Grpc-Timeout", ""))
-    return int(match[1]) * {"H": 3600, "M": 60, "S": 1, "m": 0.001}[match[2]] if match else None
-
-
-def _selects(selector: str, labels: dict[str, str]) -> bool:
-    """Whether a label selector chooses an object with these labels."""
-    for requirement in re.split(r",(?![^(]*\))", selector):
-        match = re.fullmatch(
-            r"\s*(!?)([\w./-]+)\s*(?:(==?|!=|\bin\b|\bnotin\b)\s*\(?([^()]*)\)?)?\s*", requirement
-        )
-        if not requirement.strip():
-            continue
-        if match is None:
-            raise Denied(_INVALID, f"error parsing the selector: unable to parse requirement: {requirement}")
-        absent, name, operator, text = match.groups()
-        values = {value.strip() for value in (text or "").split(",")}
-        chosen = labels.get(name) in values if operator else name in labels
-        if chosen == (bool(absent) or operator in {"!=", "notin"}):
-            return False
-    return True
+def _intercept(answer: Interception) -> web.Response:
+    return web.Response(
+        status=answer.status,
+        text=answer.text,
+        content_type=answer.content_type,
+        headers=dict(answer.headers),
+    )

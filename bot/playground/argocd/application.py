@@ -2,114 +2,70 @@
 
 import asyncio
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
-from bot.playground.argocd.cluster import Deployment, LiveObject
 from bot.playground.argocd.manifests import Json, Key
+from bot.playground.argocd.objects import LiveObject, health_of
 from bot.playground.argocd.pods import stamp
+from bot.playground.argocd.specs import (
+    CONTROL_PLANE,
+    Revisions,
+    SimulatedApplication,
+    Switches,
+    Timings,
+    revisions_in,
+)
+
+__all__ = ["Application", "SimulatedApplication", "Switches", "Timings"]
 
 REFRESH = "argocd.argoproj.io/refresh"
-CONTROL_PLANE = "argocd"
 _versions = itertools.count(48_000)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedApplication:
-    """One Argo CD application of the simulation: the sample chart with one values file in one namespace."""
-
-    name: str
-    destination_namespace: str
-    values_file: str
-    repo_url: str
-    project: str = "default"
-    branch: str = "main"
-    image_repository: str = "ghcr.io/acme/manual-app"
-    namespace: str = CONTROL_PLANE
-    automated: bool = True
-    retry_limit: int = 0
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def source(self) -> Json:
-        """Its `spec.source`."""
-        return {
-            "repoURL": self.repo_url,
-            "path": ".",
-            "targetRevision": self.branch,
-            "helm": {"valueFiles": [self.values_file]},
-        }
-
-    @property
-    def destination(self) -> Json:
-        """Its `spec.destination`."""
-        return {"server": "https://kubernetes.default.svc", "namespace": self.destination_namespace}
-
-    @property
-    def initiator(self) -> Json:
-        """Who starts its operations."""
-        return {"automated": True} if self.automated else {"username": "admin"}
-
-    @property
-    def retry(self) -> Json:
-        """Its `spec.syncPolicy.retry`; a limit of zero is left out, as Go's omitempty does."""
-        return {"limit": self.retry_limit} if self.retry_limit else {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
-    """How long the steps of the simulation take; the defaults suit a demo that somebody watches."""
-
-    poll_interval: timedelta = timedelta(minutes=3)
-    """From one reconcile to the next without a reason; also how long an answer of ls-remote is reused."""
-    reconcile_takes: timedelta = timedelta(milliseconds=300)
-    persist_takes: timedelta = timedelta(milliseconds=50)
-    """From queueing an operation to the write of the comparison that asked for it."""
-    queue_takes: timedelta = timedelta(milliseconds=200)
-    """From queueing an operation to its start."""
-    sync_takes: timedelta = timedelta(milliseconds=1500)
-    settle_gap: timedelta = timedelta(seconds=1)
-    """From a change in the cluster, or the end of an operation, to the reconcile that looks at it."""
-    pod_takes: timedelta = timedelta(seconds=1)
-    progress_deadline: timedelta = timedelta(seconds=20)
-
-
-@dataclass(slots=True, kw_only=True)
-class Switches:
-    """What can be turned on and off while the simulation runs."""
-
-    deaf: bool = False
-    lossy_refresh: bool = True
 
 
 class Application:
     """The persisted object of one application, with the comparison that the API server reads from the cache."""
 
-    def __init__(self, spec: SimulatedApplication, *, created_at: datetime) -> None:
+    def __init__(
+        self,
+        spec: SimulatedApplication,
+        *,
+        created_at: datetime,
+        written: "Callable[[Application], None]" = lambda _application: None,
+    ) -> None:
         self.spec = spec
         self.created_at = created_at
         self.refresh: str | None = None
         self.operation: Json | None = None
         self.operation_state: Json | None = None
         self.status: Json = {"sync": {"status": "", "comparedTo": {}}, "health": {}, "summary": {}}
+        self.hydration: Json = {}
         self.history: list[Json] = []
         self.targets: dict[Key, Json] = {}
         self.compared: dict[Key, Json] = {}
-        self.synced_revision: str | None = None
+        self.is_cached = True
+        self.deleted_at: datetime | None = None
+        self.synced_revisions: Revisions = ()
         self.events: list[tuple[datetime, str, str]] = []
+        self._written = written
         self._refreshed: list[asyncio.Future[None]] = []
-        self.touch()
+        self.version = next(_versions)
 
     @property
     def is_syncing(self) -> bool:
         """Whether an operation is queued or runs."""
         return self.operation is not None
 
+    @property
+    def revisions(self) -> Revisions:
+        """The commits of the last comparison."""
+        return revisions_in(self.status["sync"])
+
     def touch(self) -> None:
         """Give the object its next resourceVersion: it was written."""
         self.version = next(_versions)
+        self._written(self)
 
     def refreshed(self) -> asyncio.Future[None]:
         """What is done when the refresh annotation has been removed."""
@@ -136,7 +92,9 @@ class Application:
             status["operationState"] = self.operation_state
         if self.history:
             status["history"] = self.history
-        shown: Json = {"metadata": self._metadata(), "spec": self._spec(), "status": status}
+        if self.hydration:
+            status["sourceHydrator"] = self.hydration
+        shown: Json = {"metadata": self._metadata(), "spec": self.spec.json(), "status": status}
         return shown | ({"operation": self.operation} if self.operation is not None else {})
 
     def shown(self, live: Mapping[Key, LiveObject]) -> Json:
@@ -159,33 +117,27 @@ class Application:
             "generation": self.version,
             "creationTimestamp": stamp(self.created_at),
         }
+        if self.deleted_at is not None:
+            metadata["deletionTimestamp"] = stamp(self.deleted_at)
+            metadata["finalizers"] = ["resources-finalizer.argocd.argoproj.io"]
+        if spec.application_set:
+            metadata["ownerReferences"] = [_owner(spec.application_set)]
         if spec.labels:
             metadata["labels"] = dict(spec.labels)
         if self.refresh:
             metadata["annotations"] = {REFRESH: self.refresh}
         return metadata
 
-    def _spec(self) -> Json:
-        spec = self.spec
-        policy: Json = {"retry": spec.retry} | ({"automated": {"prune": True}} if spec.automated else {})
-        return {
-            "source": spec.source,
-            "destination": spec.destination,
-            "project": spec.project,
-            "syncPolicy": policy,
-        }
 
-
-def health_of(live: LiveObject | None) -> Json | None:
-    """The health of one managed object, or None for a kind that has none."""
-    if live is None:
-        return {"status": "Missing"}
-    return live.health.json() if live.health is not None else None
-
-
-def deployments_of(live: Mapping[Key, LiveObject]) -> list[Deployment]:
-    """The Deployments among an application's objects."""
-    return [found for found in live.values() if isinstance(found, Deployment)]
+def _owner(application_set: str) -> Json:
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "ApplicationSet",
+        "name": application_set,
+        "uid": str(uuid5(NAMESPACE_URL, f"ApplicationSet {application_set}")),
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
 
 
 def _health_of(resource: Json, live: Mapping[Key, LiveObject]) -> Json:

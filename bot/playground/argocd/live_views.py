@@ -5,26 +5,28 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
-from bot.playground.argocd.application import Application, deployments_of
-from bot.playground.argocd.cluster import Deployment, LiveObject
+from bot.playground.argocd.application import Application
 from bot.playground.argocd.manifests import Json, Key
-from bot.playground.argocd.pods import Pod, ReplicaSet, image_id, stamp
+from bot.playground.argocd.objects import LiveObject
+from bot.playground.argocd.pods import NO_IMAGE, OUT_OF_MEMORY, TROUBLES, Pod, ReplicaSet, image_id, stamp
+from bot.playground.argocd.workload_kinds import Deployment
+from bot.playground.argocd.workloads import NODES, Workload, workloads_of
 
 _Live = Mapping[Key, LiveObject]
-_NODE = "node-1"
+_NOT_STARTED = frozenset(("ContainerCreating", NO_IMAGE))
+_EXIT_CODES = {OUT_OF_MEMORY: 137, "Error": 1}
 
 
 def resource_tree(live: _Live) -> Json:
     """The tree as it is now: managed objects, then ReplicaSets and pods below their Deployment."""
     nodes = [_managed_node(found) for found in live.values()]
-    for deployment in deployments_of(live):
-        for replica_set in deployment.replica_sets:
-            nodes.append(_replica_set_node(deployment, replica_set))
-            nodes += [_pod_node(deployment, replica_set, pod) for pod in replica_set.pods]
-    return {
-        "nodes": nodes,
-        "hosts": [{"name": _NODE, "systemInfo": {"architecture": "amd64", "operatingSystem": "linux"}}],
-    }
+    for workload in workloads_of(live):
+        for replica_set in workload.replica_sets:
+            if isinstance(workload, Deployment):
+                nodes.append(_replica_set_node(workload, replica_set))
+            nodes += [_pod_node(workload, replica_set, pod) for pod in replica_set.pods]
+    system = {"architecture": "amd64", "operatingSystem": "linux"}
+    return {"nodes": nodes, "hosts": [{"name": name, "systemInfo": system} for name in NODES]}
 
 
 def managed_resources(application: Application) -> Json:
@@ -53,13 +55,13 @@ def live_manifest(live: _Live, key: Key) -> Json | None:
     group, kind, namespace, name = key
     if key in live:
         return live[key].live()
-    for deployment in deployments_of(live):
-        for replica_set in deployment.replica_sets:
-            if (group, kind, namespace, name) == ("apps", "ReplicaSet", deployment.key[2], replica_set.name):
-                return _replica_set(deployment, replica_set)
+    for workload in workloads_of(live):
+        for replica_set in workload.replica_sets:
+            if (group, kind, namespace, name) == ("apps", "ReplicaSet", workload.key[2], replica_set.name):
+                return _replica_set(workload, replica_set)
             for pod in replica_set.pods:
-                if (group, kind, namespace, name) == ("", "Pod", deployment.key[2], pod.name):
-                    return _pod(deployment, replica_set, pod)
+                if (group, kind, namespace, name) == ("", "Pod", workload.key[2], pod.name):
+                    return _pod(workload, replica_set, pod)
     return None
 
 
@@ -70,14 +72,47 @@ def events(application: Application, live: _Live, *, resource_name: str = "", re
         about = {"kind": "Application", "namespace": spec.namespace, "name": spec.name}
         items = [_event(about, at, "Normal", reason, message) for at, reason, message in application.events]
         return {"metadata": {}, "items": items}
-    found: list[Json] = []
-    for deployment in deployments_of(live):
-        for pod in deployment.pods:
-            if pod.name == resource_name and resource_uid in {"", pod.uid} and pod.restarts:
-                about = {"kind": "Pod", "namespace": deployment.key[2], "name": pod.name, "uid": pod.uid}
-                message = f"Back-off restarting failed container app in pod {pod.name}"
-                found.append(_event(about, pod.created_at, "Warning", "BackOff", message, count=pod.restarts))
+    found = [
+        _event(
+            about,
+            pod.created_at,
+            "Warning",
+            "Failed" if pod.reason == NO_IMAGE else "BackOff",
+            pod.trouble,
+            count=count,
+        )
+        for workload in workloads_of(live)
+        for pod in workload.pods
+        if pod.name == resource_name and resource_uid in {"", pod.uid}
+        for count in [pod.restarts or int(pod.reason in TROUBLES)]
+        for about in [{"kind": "Pod", "namespace": workload.key[2], "name": pod.name, "uid": pod.uid}]
+        if count
+    ]
     return {"metadata": {}, "items": found}
+
+
+def log_lines(live: _Live, pod_name: str, *, previous: bool, last: int) -> list[Json]:
+    """The messages of a pod's log, the newest `last` of them unless that is 0; the final one says so and is empty.
+
+    Only a pod that was restarted has a previous container.
+    """
+    lines = []
+    for workload in workloads_of(live):
+        for pod in workload.pods:
+            if pod.name == pod_name and (pod.restarts or not previous):
+                at = stamp(pod.created_at)
+                texts = (
+                    ["starting version", "listening on :8080"]
+                    if pod.is_ready
+                    else ["starting", "panic: exit 1"]
+                )
+                lines = [_line(pod.name, f"{at} {text}", at) for text in texts]
+    end = _line(pod_name, "", lines[-1]["timeStampStr"] if lines else "") | {"last": True}
+    return [*lines[-last:], end]
+
+
+def _line(pod: str, content: str, at: str) -> Json:
+    return {"content": content, "timeStampStr": at, "podName": pod, "last": False}
 
 
 def _event(about: Json, at: datetime, kind: str, reason: str, message: str, *, count: int = 1) -> Json:
@@ -103,13 +138,13 @@ def _managed_node(found: LiveObject) -> Json:
         "resourceVersion": str(found.version),
         "createdAt": stamp(found.created_at),
     }
-    if isinstance(found, Deployment):
+    if isinstance(found, Workload):
         node["info"] = [{"name": "Revision", "value": f"Rev:{found.current.revision}"}]
     return node | ({"health": health.json()} if health is not None else {})
 
 
-def _replica_set_node(deployment: Deployment, replica_set: ReplicaSet) -> Json:
-    namespace = deployment.key[2]
+def _replica_set_node(workload: Workload, replica_set: ReplicaSet) -> Json:
+    namespace = workload.key[2]
     waiting = [pod for pod in replica_set.active if not pod.is_ready]
     ready = len(replica_set.active) - len(waiting)
     health: Json = {"status": "Healthy"}
@@ -121,33 +156,41 @@ def _replica_set_node(deployment: Deployment, replica_set: ReplicaSet) -> Json:
     return {
         **_reference("apps", "ReplicaSet", namespace, replica_set.name, replica_set.uid),
         "version": "v1",
-        "parentRefs": [_reference("apps", "Deployment", namespace, deployment.key[3], deployment.uid)],
+        "parentRefs": [_reference("apps", "Deployment", namespace, workload.key[3], workload.uid)],
         "info": [{"name": "Revision", "value": f"Rev:{replica_set.revision}"}],
-        "resourceVersion": str(deployment.version),
+        "resourceVersion": str(workload.version),
         "createdAt": stamp(replica_set.created_at),
         "health": health,
     }
 
 
-def _pod_node(deployment: Deployment, replica_set: ReplicaSet, pod: Pod) -> Json:
+def _pod_node(workload: Workload, replica_set: ReplicaSet, pod: Pod) -> Json:
     info = [
         {"name": "Status Reason", "value": pod.reason},
-        {"name": "Node", "value": _NODE},
+        {"name": "Node", "value": pod.node},
         {"name": "Containers", "value": f"{int(pod.is_ready)}/{len(pod.images)}"},
     ]
     if pod.restarts:
         info.append({"name": "Restart Count", "value": str(pod.restarts)})
-    namespace = deployment.key[2]
+    namespace = workload.key[2]
     return {
         **_reference("", "Pod", namespace, pod.name, pod.uid),
         "version": "v1",
-        "parentRefs": [_reference("apps", "ReplicaSet", namespace, replica_set.name, replica_set.uid)],
+        "parentRefs": [_parent(workload, replica_set)],
         "info": info,
         "images": pod.images,
-        "resourceVersion": str(deployment.version),
+        "resourceVersion": str(workload.version),
         "createdAt": stamp(pod.created_at),
         "health": pod.health.json(),
     }
+
+
+def _parent(workload: Workload, replica_set: ReplicaSet) -> Json:
+    """Who owns a pod: a Deployment's ReplicaSet, or the workload itself."""
+    group, kind, namespace, name = workload.key
+    if isinstance(workload, Deployment):
+        return _reference("apps", "ReplicaSet", namespace, replica_set.name, replica_set.uid)
+    return _reference(group, kind, namespace, name, workload.uid)
 
 
 def _reference(group: str, kind: str, namespace: str, name: str, uid: str) -> Json:
@@ -155,14 +198,14 @@ def _reference(group: str, kind: str, namespace: str, name: str, uid: str) -> Js
     return reference | {"kind": kind, "namespace": namespace, "name": name, "uid": uid}
 
 
-def _replica_set(deployment: Deployment, replica_set: ReplicaSet) -> Json:
+def _replica_set(workload: Workload, replica_set: ReplicaSet) -> Json:
     active = replica_set.active
     return {
         "apiVersion": "apps/v1",
         "kind": "ReplicaSet",
         "metadata": {
             "name": replica_set.name,
-            "namespace": deployment.key[2],
+            "namespace": workload.key[2],
             "uid": replica_set.uid,
             "annotations": {"deployment.kubernetes.io/revision": str(replica_set.revision)},
             "creationTimestamp": stamp(replica_set.created_at),
@@ -172,39 +215,53 @@ def _replica_set(deployment: Deployment, replica_set: ReplicaSet) -> Json:
     }
 
 
-def _pod(deployment: Deployment, replica_set: ReplicaSet, pod: Pod) -> Json:
+def _pod(workload: Workload, replica_set: ReplicaSet, pod: Pod) -> Json:
     containers = pod.template["spec"]["containers"]
     statuses = [_container(container, pod) for container in containers]
+    owner = _parent(workload, replica_set)
     metadata = {
         "name": pod.name,
-        "namespace": deployment.key[2],
+        "namespace": workload.key[2],
         "uid": pod.uid,
         "labels": pod.template["metadata"].get("labels", {}),
         "creationTimestamp": stamp(pod.created_at),
         "ownerReferences": [
-            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": replica_set.name, "uid": replica_set.uid}
+            {"apiVersion": "apps/v1", "kind": owner["kind"], "name": owner["name"], "uid": owner["uid"]}
         ],
     }
     if pod.is_terminating:
-        metadata["deletionTimestamp"] = stamp(deployment.timeline.now)
-    phase = "Pending" if pod.reason == "ContainerCreating" else "Running"
+        metadata["deletionTimestamp"] = stamp(workload.timeline.now)
+    phase = "Pending" if pod.reason in _NOT_STARTED else "Running"
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
-        "spec": {"nodeName": _NODE, "containers": containers},
+        "spec": {"nodeName": pod.node, "containers": containers},
         "status": {"phase": phase, "containerStatuses": statuses},
     }
 
 
 def _container(container: Json, pod: Pod) -> Json:
-    started = pod.reason != "ContainerCreating"
-    running = {"running": {"startedAt": stamp(pod.created_at)}}
-    return {
+    status = {
         "name": container["name"],
         "image": container["image"],
-        "imageID": image_id(container["image"]) if started else "",
+        "imageID": "" if pod.reason in _NOT_STARTED else image_id(container["image"]),
         "ready": pod.is_ready,
         "restartCount": pod.restarts,
-        "state": running if pod.is_ready else {"waiting": {"reason": pod.reason}},
+        "state": _state(pod),
     }
+    if pod.restarts:
+        reason = OUT_OF_MEMORY if pod.reason == OUT_OF_MEMORY else "Error"
+        status["lastState"] = {"terminated": {"exitCode": _EXIT_CODES[reason], "reason": reason}}
+    return status
+
+
+def _state(pod: Pod) -> Json:
+    """What its container does now."""
+    if pod.reason == OUT_OF_MEMORY:
+        return {"terminated": {"exitCode": _EXIT_CODES[OUT_OF_MEMORY], "reason": OUT_OF_MEMORY}}
+    if pod.reason in TROUBLES:
+        return {"waiting": {"reason": pod.reason, "message": pod.trouble}}
+    if pod.reason in _NOT_STARTED:
+        return {"waiting": {"reason": pod.reason}}
+    return {"running": {"startedAt": stamp(pod.created_at)}}

@@ -6,7 +6,7 @@ and `.Chart` paths, `if … end`, and the pipeline functions `quote`, `default`,
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from typing import Any, TypeAlias
 
@@ -19,7 +19,10 @@ Key: TypeAlias = tuple[str, str, str, str]
 
 _TOKEN = re.compile(r"(?:(?P<left>\s*)\{\{-|\{\{)\s*(?P<action>.*?)\s*(?:-\}\}\s*|\}\})", re.DOTALL)
 _APPLY_ORDER = {
-    kind: place for place, kind in enumerate(("Namespace", "ConfigMap", "Service", "Deployment", "Ingress"))
+    kind: place
+    for place, kind in enumerate(
+        ("Namespace", "ConfigMap", "Service", "DaemonSet", "Deployment", "StatefulSet", "Job", "Ingress")
+    )
 }
 
 
@@ -27,12 +30,16 @@ class RenderError(Exception):
     """The chart cannot be rendered; the text is what helm would have said."""
 
 
-def render(files: Mapping[str, str], *, values_file: str, release: str, namespace: str) -> dict[Key, Json]:
-    """The objects that a chart's files make with one values file, in the order in which Argo CD applies them.
+def render(
+    files: Mapping[str, str], *, values_files: Sequence[str], release: str, namespace: str
+) -> dict[Key, Json]:
+    """The objects that a chart's files make with values files, in the order in which Argo CD applies them.
 
     Raises RenderError for a file that is missing or is no YAML, and for a value that the templates miss.
     """
-    values = _merged(_yaml(files, "values.yaml"), _yaml(files, values_file))
+    values = _yaml(files, "values.yaml")
+    for name in values_files:
+        values = _merged(values, _yaml(files, name))
     scope = {
         "Values": values,
         "Chart": {"Name": _yaml(files, "Chart.yaml").get("name", release)},
@@ -41,12 +48,29 @@ def render(files: Mapping[str, str], *, values_file: str, release: str, namespac
     objects: dict[Key, Json] = {}
     for path in sorted(name for name in files if re.fullmatch(r"templates/[^_].*\.ya?ml", name)):
         text = _Template(path, files[path], scope).text()
-        for manifest in _documents(text, path):
-            if not {"apiVersion", "kind"} <= manifest.keys() or "name" not in manifest.get("metadata", {}):
-                raise RenderError(f"manual-app/{path}: an object needs apiVersion, kind and metadata.name")
-            manifest.setdefault("metadata", {}).setdefault("namespace", namespace)
-            objects[key_of(manifest)] = manifest
+        objects |= keyed(documents(text, path), path, namespace=namespace)
     return dict(sorted(objects.items(), key=lambda item: (_APPLY_ORDER.get(item[0][1], 99), item[0])))
+
+
+def keyed(manifests: Iterable[Json], path: str, *, namespace: str) -> dict[Key, Json]:
+    """Manifests by their keys, with a namespace for those that name none."""
+    objects: dict[Key, Json] = {}
+    for manifest in manifests:
+        if not {"apiVersion", "kind"} <= manifest.keys() or "name" not in manifest.get("metadata", {}):
+            raise RenderError(f"manual-app/{path}: an object needs apiVersion, kind and metadata.name")
+        manifest["metadata"].setdefault("namespace", namespace)
+        objects[key_of(manifest)] = manifest
+    return objects
+
+
+def documents(text: str, path: str) -> list[Json]:
+    """The YAML documents of a file; raises RenderError for a text that is no YAML."""
+    try:
+        return [document for document in YAML(typ="safe").load_all(text) if document]
+    except YAMLError as error:
+        raise RenderError(
+            f"YAML parse error on manual-app/{path}: error converting YAML to JSON: {_reason(error)}"
+        ) from error
 
 
 def key_of(manifest: Json) -> Key:
@@ -83,15 +107,6 @@ def _reason(error: YAMLError) -> str:
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         return f"yaml: line {error.problem_mark.line + 1}: {error.problem}"
     return f"yaml: {error}"
-
-
-def _documents(text: str, path: str) -> list[Json]:
-    try:
-        return [document for document in YAML(typ="safe").load_all(text) if document]
-    except YAMLError as error:
-        raise RenderError(
-            f"YAML parse error on manual-app/{path}: error converting YAML to JSON: {_reason(error)}"
-        ) from error
 
 
 def _merged(base: Json, over: Json) -> Json:

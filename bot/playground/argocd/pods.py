@@ -9,6 +9,10 @@ from uuid import NAMESPACE_URL, uuid5
 from bot.playground.argocd.manifests import Json, images_of
 
 CRASHING = "CrashLoopBackOff"
+NO_IMAGE = "ImagePullBackOff"
+OUT_OF_MEMORY = "OOMKilled"
+TROUBLES = frozenset((CRASHING, NO_IMAGE, OUT_OF_MEMORY))
+"""What a pod's status can say that never becomes ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,7 @@ class Pod:
     created_at: datetime
     reason: str = "ContainerCreating"
     restarts: int = 0
+    node: str = "node-1"
 
     @property
     def is_ready(self) -> bool:
@@ -50,25 +55,30 @@ class Pod:
         return images_of({"spec": {"template": self.template}})
 
     @property
+    def trouble(self) -> str:
+        """The kubelet's words for what is wrong with it."""
+        if self.reason == NO_IMAGE:
+            return f'Back-off pulling image "{self.images[0]}"'
+        return f"back-off 10s restarting failed container=app pod={self.name}"
+
+    @property
     def health(self) -> Health:
         """How gitops-engine judges it."""
-        if self.reason == CRASHING:
-            return Health(
-                status="Degraded", message=f"back-off 10s restarting failed container=app pod={self.name}"
-            )
+        if self.reason in TROUBLES:
+            return Health(status="Degraded", message=self.trouble)
         return Health(status="Healthy" if self.is_ready else "Progressing")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ReplicaSet:
-    """The pods of one pod template."""
+    """The pods of one pod template; `doom` is the trouble they all get into, if they are to get into any."""
 
     name: str
     uid: str
     template: Json
     revision: int
     created_at: datetime
-    is_doomed: bool = False
+    doom: str | None = None
     pods: list[Pod] = field(default_factory=list)
 
     @property

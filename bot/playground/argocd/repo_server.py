@@ -1,15 +1,25 @@
 """Argo CD's repo-server: which revision a branch has, and what a revision renders to, both from caches."""
 
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bot.playground import repository as git
-from bot.playground.argocd.application import SimulatedApplication, Switches, Timings
-from bot.playground.argocd.manifests import Json, Key, RenderError, render
+from bot.playground.argocd.manifests import Json, Key, RenderError, documents, keyed, render
+from bot.playground.argocd.specs import (
+    Revisions,
+    SimulatedApplication,
+    SimulatedSource,
+    Switches,
+    Timings,
+)
 from bot.playground.argocd.timeline import Timeline
 
-LOAD_FAILED = "Failed to load target state: failed to generate manifest for source 1 of 1: rpc error: code = Unknown desc = "
+MANIFEST = "manifest.yaml"
+"""The file of rendered manifests on a hydrated branch."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _Rendered = dict[Key, Json]
 
 
@@ -21,34 +31,43 @@ class RepoServer:
         self._repository = repository
         self._timeline = timeline
         self._timings = timings
-        self._heads: dict[str, tuple[datetime, str]] = {}
-        self._tree = lru_cache(maxsize=64)(lambda revision: git.read_tree(repository, revision))
-        self._rendered: dict[tuple[str, str], _Rendered] = {}
+        self._heads: dict[tuple[Path, str], tuple[datetime, str]] = {}
+        self._tree = lru_cache(maxsize=64)(git.read_tree)
+        self._rendered: dict[tuple[str, Revisions], _Rendered] = {}
         self._last: dict[str, _Rendered] = {}
         self._stale: set[str] = set()
 
-    def resolve(self, branch: str, *, forced: bool) -> str:
-        """The revision of a branch; the answer of ls-remote is reused for a poll interval unless forced.
+    def resolve(self, source: SimulatedSource, *, forced: bool) -> str:
+        """The revision of a source; the answer of ls-remote is reused for a poll interval unless forced.
 
-        Every fresh answer fills the cache, so that the refresh of one application serves the others.
+        Every fresh answer fills the cache, so that the refresh of one application serves the others. Raises
+        RenderError for a branch that is not there.
         """
-        known = self._heads.get(branch)
+        if _COMMIT.fullmatch(source.branch):
+            return source.branch
+        repository = source.repository or self._repository
+        known = self._heads.get((repository, source.branch))
         if known is not None:
             read_at, revision = known
             if self._switches.deaf or (
                 not forced and self._timeline.now - read_at < self._timings.poll_interval
             ):
                 return revision
-        found = git.head(self._repository, branch)
+        name = source.branch.removeprefix("refs/heads/")
+        found = git.head(repository, git.BRANCH if name in {"", "HEAD"} else name)
         if found is None:
-            raise RenderError(f"unable to resolve '{branch}' to a commit SHA")
-        self._heads[branch] = (self._timeline.now, found)
+            raise RenderError(f"unable to resolve '{source.branch}' to a commit SHA")
+        self._heads[repository, source.branch] = (self._timeline.now, found)
         return found
 
-    def manifests(self, application: SimulatedApplication, revision: str) -> dict[Key, Json]:
-        """The objects of an application at a revision, from the manifest cache if they were rendered before."""
-        name = application.name
-        cached = self._rendered.get((name, revision))
+    def resolve_all(self, application: SimulatedApplication, *, forced: bool) -> Revisions:
+        """The revision of each source of an application."""
+        return tuple(self.resolve(source, forced=forced) for source in application.all_sources)
+
+    def manifests(self, application: SimulatedApplication, revisions: Revisions) -> _Rendered:
+        """The objects of an application at its revisions, from the manifest cache if they were rendered before."""
+        name = application.instance
+        cached = self._rendered.get((name, revisions))
         if cached is not None:
             return cached
         last = self._last.get(name)
@@ -56,9 +75,14 @@ class RepoServer:
             self._stale.discard(name)
             rendered = last
         else:
-            rendered = self._render(application, revision)
-        self._rendered[name, revision] = self._last[name] = rendered
+            rendered = _tracked(application, self._load(application, revisions))
+        self._rendered[name, revisions] = self._last[name] = rendered
         return rendered
+
+    def render_dry(self, application: SimulatedApplication, revision: str) -> _Rendered:
+        """What the chart renders to at a revision, for a branch that is to hold it."""
+        source = application.dry_source
+        return self._render(application, source, self._files(source, revision), {})
 
     def drop_manifests(self, application: str) -> None:
         """Forget what was rendered for an application, as a hard refresh asks."""
@@ -69,21 +93,64 @@ class RepoServer:
         """Render the application's next revision from the files of the one before."""
         self._stale.add(application)
 
-    def _render(self, application: SimulatedApplication, revision: str) -> _Rendered:
+    def _load(self, application: SimulatedApplication, revisions: Revisions) -> _Rendered:
+        sources = application.all_sources
+        files = [self._files(source, revision) for source, revision in zip(sources, revisions, strict=True)]
+        if application.hydration is not None:
+            return _plain(application, sources[0], files[0])
+        by_ref = {source.ref: found for source, found in zip(sources, files, strict=True) if source.ref}
+        rendered: _Rendered = {}
+        for source, found in zip(sources, files, strict=True):
+            if not source.ref:
+                rendered |= self._render(application, source, found, by_ref)
+        return rendered
+
+    def _files(self, source: SimulatedSource, revision: str) -> dict[str, str]:
         try:
-            files = self._tree(revision)
+            return self._tree(source.repository or self._repository, revision)
         except git.GitRefused as error:
             raise RenderError(f"failed to checkout revision {revision}: {error}") from error
-        rendered = render(
+
+    @staticmethod
+    def _render(
+        application: SimulatedApplication,
+        source: SimulatedSource,
+        files: Mapping[str, str],
+        by_ref: Mapping[str, Mapping[str, str]],
+    ) -> _Rendered:
+        for name in source.value_files:
+            ref, _, path = name.removeprefix("$").partition("/")
+            if name.startswith("$") and path in by_ref.get(ref, {}):
+                files = {**files, name: by_ref[ref][path]}
+        return render(
             files,
-            values_file=application.values_file,
+            values_files=source.value_files,
             release=application.name,
             namespace=application.destination_namespace,
         )
-        for (group, kind, namespace, name), manifest in rendered.items():
-            tracking = f"{application.name}:{group}/{kind}:{namespace}/{name}"
-            metadata = manifest["metadata"]
-            metadata["annotations"] = metadata.get("annotations", {}) | {
-                "argocd.argoproj.io/tracking-id": tracking
-            }
-        return rendered
+
+
+def _plain(application: SimulatedApplication, source: SimulatedSource, files: Mapping[str, str]) -> _Rendered:
+    """The objects of a folder of plain manifests."""
+    path = str(PurePosixPath(source.path) / MANIFEST)
+    if path not in files:
+        raise RenderError(f"{source.path}: app path does not exist")
+    return keyed(documents(files[path], path), path, namespace=application.destination_namespace)
+
+
+def _tracked(application: SimulatedApplication, rendered: _Rendered) -> _Rendered:
+    """The objects with the annotation by which Argo CD knows its own."""
+    for (group, kind, namespace, name), manifest in rendered.items():
+        tracking = f"{application.instance}:{group}/{kind}:{namespace}/{name}"
+        metadata = manifest["metadata"]
+        metadata["annotations"] = metadata.get("annotations", {}) | {
+            "argocd.argoproj.io/tracking-id": tracking
+        }
+    return rendered
+
+
+def load_failed(application: SimulatedApplication, problem: object) -> str:
+    """What a comparison or a sync says when there is no target state."""
+    count = len(application.all_sources)
+    source = f"failed to generate manifest for source 1 of {count}: rpc error: code = Unknown desc = "
+    return f"Failed to load target state: {source}{problem}"

@@ -10,30 +10,50 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
+from bot.playground.argocd.access import Access
 from bot.playground.argocd.api import Api
-from bot.playground.argocd.application import (
-    Application,
-    SimulatedApplication,
-    Switches,
-    Timings,
-    deployments_of,
-)
-from bot.playground.argocd.cluster import Cluster, LiveObject, Pace
+from bot.playground.argocd.application import Application
+from bot.playground.argocd.application_sets import ApplicationSet
+from bot.playground.argocd.controllers import Controllers
+from bot.playground.argocd.interceptions import Interception
 from bot.playground.argocd.manifests import Json, Key
-from bot.playground.argocd.reconciler import Level, Reconciler
-from bot.playground.argocd.repo_server import RepoServer
-from bot.playground.argocd.syncer import Syncer, World
+from bot.playground.argocd.objects import LiveObject
+from bot.playground.argocd.pods import CRASHING
+from bot.playground.argocd.reconciler import Trouble
+from bot.playground.argocd.specs import (
+    SimulatedApplication,
+    SimulatedApplicationSet,
+    SimulatedHydration,
+    SimulatedSource,
+    Timings,
+)
+from bot.playground.argocd.syncer import World
 from bot.playground.argocd.timeline import Timeline
+from bot.playground.argocd.truth import Truth, line_of, truth_of
+from bot.playground.argocd.watch import Streams
+from bot.playground.argocd.windows import SyncWindow
+from bot.playground.argocd.workloads import workloads_of
 
-__all__ = ["RecordedRequest", "SimulatedApplication", "SimulatedArgoCD", "Timings", "Truth"]
+__all__ = [
+    "RecordedRequest",
+    "SimulatedApplication",
+    "SimulatedApplicationSet",
+    "SimulatedArgoCD",
+    "SimulatedHydration",
+    "SimulatedSource",
+    "SyncWindow",
+    "Timings",
+    "Truth",
+]
 
 _LEAD = timedelta(days=2)
 _TICK = 0.05
+_NOVELTY = "fieldOfALaterRelease"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,33 +65,6 @@ class RecordedRequest:
     query: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Truth:
-    """What the simulated cluster really runs, whatever the API says about it.
-
-    `versions` are the image tags of all pods that are not terminating; `health` is the Deployments' present one;
-    `revision` is the newest commit whose manifests the cluster was made, or found, equal to.
-    """
-
-    versions: frozenset[str]
-    all_ready: bool
-    health: str
-    revision: str | None
-
-    def runs(self, version: str) -> bool:
-        """Whether every pod is of that version, ready, and none is missing."""
-        return self.all_ready and self.versions == {version}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Controlled:
-    """One application with its two loops."""
-
-    application: Application
-    reconciler: Reconciler
-    syncer: Syncer
-
-
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -79,18 +72,24 @@ def _utc_now() -> datetime:
 class SimulatedArgoCD:
     """An Argo CD that listens on 127.0.0.1 and deploys into a cluster that exists in memory alone.
 
+    Applications are named in its methods by `name`, or by `namespace/name` where the name alone is another one's.
+
     Args:
         repository: the bare repository its applications follow.
-        token: the one bearer token it accepts; it must look like a JWT, as Argo CD ignores others.
+        token: the bearer token of its first account; it must look like a JWT, as Argo CD ignores others.
         applications: what it deploys; each starts synced and healthy at the present commit of its branch.
+        application_sets: what owns applications that name one.
         timings: how long things take; the defaults suit a demo.
+        rootpath: the path below which everything is served, `/argocd` for one; empty without.
         now: the source of time, aware and in UTC.
 
     Attributes:
         down: while true, every request is answered 503 with a proxy's HTML page.
-        token_expired: while true, the token is answered like an expired one.
-        forbidden: the names of applications the token may not read.
+        is_newer: while true, applications have fields that no release has yet.
         requests: every request received so far.
+        access: its accounts, with their tokens and rights.
+        streams: the watch of applications, and what can go wrong with it.
+        windows: the sync windows of each project; change them at any time.
     """
 
     def __init__(
@@ -99,23 +98,32 @@ class SimulatedArgoCD:
         repository: Path,
         token: str,
         applications: Sequence[SimulatedApplication],
+        application_sets: Sequence[SimulatedApplicationSet] = (),
         timings: Timings | None = None,
+        rootpath: str = "",
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self.down = False
-        self.token_expired = False
-        self.forbidden: set[str] = set()
+        self.is_newer = False
         self.requests: list[RecordedRequest] = []
         self.token = token
         self.now = now
-        self._timings = timings or Timings()
-        self._switches = Switches()
+        self._rootpath = rootpath.rstrip("/")
         self._timeline = Timeline(begins_at=now() - _LEAD)
-        self._repo_server = RepoServer(repository, self._timeline, self._timings, self._switches)
-        pace = Pace(pod_takes=self._timings.pod_takes, progress_deadline=self._timings.progress_deadline)
-        self._cluster = Cluster(self._timeline, pace, partial(self._look_later, level=Level.WITH_RECENT))
-        self._controlled = {spec.name: self._control(spec) for spec in applications}
-        self._looking: set[str] = set()
+        self._controllers = Controllers(
+            repository=repository,
+            timeline=self._timeline,
+            timings=timings or Timings(),
+            sets=application_sets,
+            written=self._tell,
+        )
+        self.streams = Streams(self._timeline, self.shown)
+        self.access = Access(token, projects=self._projects, now=now)
+        self.windows = self._controllers.world.windows
+        for spec in applications:
+            self._controllers.add(spec)
+        self._frozen_list: list[tuple[SimulatedApplication, Json]] | None = None
+        self._interceptions: list[Interception] = []
         self._runner: web.AppRunner | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._url = ""
@@ -128,30 +136,71 @@ class SimulatedArgoCD:
     @property
     def deaf(self) -> bool:
         """Whether new commits go unnoticed."""
-        return self._switches.deaf
+        return self._controllers.switches.deaf
 
     @deaf.setter
     def deaf(self, is_deaf: bool) -> None:
-        self._switches.deaf = is_deaf
+        self._controllers.switches.deaf = is_deaf
 
     @property
     def lossy_refresh(self) -> bool:
         """Whether a refresh asked for during a reconcile is lost, as in every release up to 3.5.1."""
-        return self._switches.lossy_refresh
+        return self._controllers.switches.lossy_refresh
 
     @lossy_refresh.setter
     def lossy_refresh(self, is_lossy: bool) -> None:
-        self._switches.lossy_refresh = is_lossy
+        self._controllers.switches.lossy_refresh = is_lossy
+
+    @property
+    def waits_after_window(self) -> bool:
+        """Whether what a sync window kept back does not start by itself when the window ends, but with a refresh."""
+        return self._controllers.switches.waits_after_window
+
+    @waits_after_window.setter
+    def waits_after_window(self, waits: bool) -> None:
+        self._controllers.switches.waits_after_window = waits
+
+    @property
+    def token_expired(self) -> bool:
+        """Whether every token is answered like an expired one."""
+        return self.access.token_expired
+
+    @token_expired.setter
+    def token_expired(self, is_expired: bool) -> None:
+        self.access.token_expired = is_expired
+
+    @property
+    def forbidden(self) -> set[str]:
+        """The names of applications that nobody may read."""
+        return self.access.forbidden
+
+    @forbidden.setter
+    def forbidden(self, names: set[str]) -> None:
+        self.access.forbidden = names
+
+    @property
+    def list_lags(self) -> bool:
+        """Whether lists keep showing what they would have shown when this was switched on."""
+        return self._frozen_list is not None
+
+    @list_lags.setter
+    def list_lags(self, lags: bool) -> None:
+        self._frozen_list = None
+        self._frozen_list = self.listed() if lags else None
 
     async def start(self, port: int = 0, *, background: bool = True) -> None:
         """Deploy the present commits, then listen; without `background` time passes only by `tick` and by requests."""
-        self._deploy_everything()
-        self._runner = web.AppRunner(Api(self).web_application(), access_log=None, shutdown_timeout=1)
+        self._controllers.deploy_everything(ago=_LEAD)
+        self.tick()
+        api = Api(self, rootpath=self._rootpath)
+        self._runner = web.AppRunner(
+            api.web_application(), access_log=None, shutdown_timeout=1, handler_cancellation=True
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         host, bound = self._runner.addresses[0][:2]
-        self._url = f"http://{host}:{bound}"
+        self._url = f"http://{host}:{bound}{self._rootpath}"
         if background:
             self._ticking = asyncio.create_task(self._tick_forever())
 
@@ -162,8 +211,9 @@ class SimulatedArgoCD:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
             self._ticking = None
-        for controlled in self._controlled.values():
-            controlled.application.remove_refresh()
+        for application in self.known():
+            application.remove_refresh()
+        self.streams.end()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -172,131 +222,189 @@ class SimulatedArgoCD:
         """Bring the model up to `now`."""
         self._timeline.run_until(self.now())
 
-    def degrade_next_rollout(self, application: str | None = None) -> None:
-        """Let the pods of the next rollout crash, of one application or of whichever rolls out first."""
-        self._cluster.doom(application)
+    # What happens to applications.
+
+    def add(self, spec: SimulatedApplication) -> None:
+        """Let an application appear now, as an ApplicationSet or an app of apps creates one."""
+        controlled = self._controllers.add(spec)
+        self.streams.written(controlled.application, "ADDED")
+        controlled.reconciler.poll()
+
+    def change(self, application: str, **fields: Any) -> None:
+        """Change fields of an application: `project` moves it, `branch` lets it follow another branch."""
+        self._controllers.change(self._named(application), **fields)
+
+    def delete(self, application: str, *, takes: timedelta = timedelta(seconds=2)) -> None:
+        """Delete an application and what it deployed: marked at once, gone when that is done."""
+        self._controllers.delete(self._named(application), takes)
+
+    def sync(self, application: str, *, username: str = "admin", **sync: object) -> None:
+        """Let somebody else start an operation; `sync` are fields of a `SyncOperation`, its revision for one."""
+        operation: Json = {"sync": sync, "initiatedBy": {"username": username}, "retry": {}}
+        self._controllers.named(application).syncer.queue(operation)
+
+    def queue(self, application: Application, operation: Json) -> None:
+        """Queue an operation that was asked for."""
+        self._controllers.named(application.spec.instance).syncer.queue(operation)
+
+    def terminate(self, application: str) -> None:
+        """End the operation that runs."""
+        self._controllers.named(application).syncer.terminate()
+
+    def lose_operation(self, application: str) -> None:
+        """Lose the operation that runs: its state says Running for ever, and the object names no operation."""
+        self._controllers.named(application).syncer.lose()
+
+    def orphan_operation(self, application: str, revision: str) -> None:
+        """Leave an operation's state that says Succeeded at a revision, with neither an end nor a result."""
+        self._controllers.named(application).syncer.orphan((revision,))
+
+    def refresh(self, application: str, kind: str) -> None:
+        """Set an application's refresh annotation."""
+        self._controllers.named(application).reconciler.refresh(kind)
+
+    def scale_by_hand(self, application: str, replicas: int) -> None:
+        """Let somebody change the workloads behind Argo CD's back."""
+        for workload in workloads_of(self.live(application)):
+            workload.apply(workload.applied | {"spec": workload.applied["spec"] | {"replicas": replicas}})
+
+    # What goes wrong.
+
+    def degrade_next_rollout(self, application: str | None = None, *, trouble: str = CRASHING) -> None:
+        """Let the pods of the next rollout get into trouble, of one application or of whichever rolls out first."""
+        owner = self._named(application).spec.instance if application is not None else None
+        self._controllers.cluster.doom(owner, trouble)
 
     @property
     def degrades_next(self) -> bool:
         """Whether a rollout that has not begun yet is to crash."""
-        return self._cluster.awaits_doom
+        return self._controllers.cluster.awaits_doom
 
     def spare_next_rollout(self) -> None:
         """Take back `degrade_next_rollout`."""
-        self._cluster.spare()
+        self._controllers.cluster.spare()
+
+    def recover(self, application: str) -> None:
+        """Let the pods that are in trouble serve after all."""
+        self._controllers.cluster.recover(self._named(application).spec.instance)
+
+    def flap_next_rollout(self, application: str) -> None:
+        """Let a pod fail its probe for a moment just after the application's next rollout has become healthy."""
+        self._controllers.cluster.flap(self._named(application).spec.instance)
 
     def fail_next_sync(self, application: str, message: str) -> None:
-        """Let the application's next operation fail at its Deployment, with all of its retries."""
-        self._controlled[application].syncer.failures.append(message)
+        """Let the application's next operation fail at its workload, with all of its retries."""
+        self._controllers.named(application).syncer.failures.applying.append(message)
+
+    def break_next_sync(self, application: str, message: str) -> None:
+        """Let the application's next operation end as Error, before it has any result."""
+        self._controllers.named(application).syncer.failures.starting.append(message)
+
+    def fail_next_hook(self, application: str, phase: str, message: str) -> None:
+        """Let the application's next hook of a phase (`PreSync`, `PostSync`) fail."""
+        self._controllers.named(application).syncer.failures.hooks[phase] = message
+
+    def break_comparisons(
+        self, application: str, message: str, *, kind: str = "ComparisonError", revision: str = ""
+    ) -> None:
+        """Let every comparison run into an error condition until `mend_comparisons`.
+
+        `ComparisonError` leaves the health as it is, and `revision` as the revision; `InvalidSpecError` makes sync and
+        health Unknown; `UnknownError` stands for a status that could not be written and stays the old one.
+        """
+        reconciler = self._controllers.named(application).reconciler
+        reconciler.trouble = Trouble(kind=kind, message=message, revision=revision)
+
+    def mend_comparisons(self, application: str) -> None:
+        """Let comparisons succeed again."""
+        self._controllers.named(application).reconciler.trouble = None
 
     def stale_render_next(self, application: str) -> None:
         """Let the application's next new revision be rendered from the files of the one before."""
-        self._repo_server.serve_stale(application)
+        self._controllers.repo_server.serve_stale(self._named(application).spec.instance)
+
+    def lose_cache(self, application: str) -> None:
+        """Lose the tree and the managed resources of an application until it is compared again."""
+        self._named(application).is_cached = False
+
+    def intercept(self, *answers: Interception) -> None:
+        """Let the next requests be answered by what stands before Argo CD, one each."""
+        self._interceptions.extend(answers)
+
+    # What is really so.
 
     def truth(self, application: str) -> Truth:
         """What the cluster really runs for an application now."""
-        found = self._controlled[application].application
-        deployments = deployments_of(self.live(application))
-        active = [pod for deployment in deployments for pod in deployment.pods if not pod.is_terminating]
-        wanted = sum(deployment.desired for deployment in deployments)
-        prefix = f"{found.spec.image_repository}:"
-        images = [image for pod in active for image in pod.images if image.startswith(prefix)]
-        unhealthy = [
-            deployment.health.status for deployment in deployments if deployment.health.status != "Healthy"
-        ]
-        return Truth(
-            versions=frozenset(image.removeprefix(prefix).partition("@")[0] for image in images),
-            all_ready=len(active) >= wanted and all(pod.is_ready for pod in active),
-            health=unhealthy[0] if unhealthy else "Healthy" if deployments else "Missing",
-            revision=found.synced_revision,
-        )
+        return truth_of(self._named(application), self.live(application))
 
     def snapshot(self) -> list[Json]:
         """One line for each application, as a page shows it: what the API would say, beside the pods there are."""
-        return [self._line(controlled.application) for controlled in self._controlled.values()]
+        return [
+            line_of(application, self._controllers.live(application))
+            for application in self._controllers.known()
+        ]
+
+    # What the API asks.
+
+    @property
+    def world(self) -> World:
+        """What the controller's loops work on."""
+        return self._controllers.world
 
     def record(self, method: str, path: str, query: Mapping[str, str]) -> None:
         """Remember a request that came in."""
         self.requests.append(RecordedRequest(method=method, path=path, query=query))
 
+    def take_interception(self, path: str) -> Interception | None:
+        """The answer that something else gives to a request for a path; asking uses it up."""
+        for answer in self._interceptions:
+            if answer.path in path:
+                self._interceptions.remove(answer)
+                return answer
+        return None
+
+    def resolve(self, source: SimulatedSource) -> str:
+        """The present revision of a source; raises RenderError if it has none."""
+        return self._controllers.repo_server.resolve(source, forced=True)
+
+    def application_set(self, name: str) -> ApplicationSet | None:
+        """The ApplicationSet of that name."""
+        return self._controllers.sets.get(name)
+
     def find(self, name: str, namespace: str) -> Application | None:
         """The application of that name in that namespace."""
-        controlled = self._controlled.get(name)
-        return (
-            controlled.application
-            if controlled and controlled.application.spec.namespace == namespace
-            else None
-        )
+        return self._controllers.find(name, namespace)
 
     def known(self) -> Iterator[Application]:
         """Every application."""
-        return (controlled.application for controlled in self._controlled.values())
+        return self._controllers.known()
+
+    def shown(self, application: Application) -> Json:
+        """An application as a single GET and the streams show it."""
+        shown = self._controllers.shown(application)
+        if not self.is_newer:
+            return shown
+        parts = {name: shown[name] | {_NOVELTY: {"enabled": True}} for name in ("spec", "status")}
+        return shown | parts | {_NOVELTY: []}
+
+    def listed(self) -> list[tuple[SimulatedApplication, Json]]:
+        """Every application as lists show it, which may be how it was some time ago."""
+        if self._frozen_list is not None:
+            return self._frozen_list
+        return [(application.spec, application.listed()) for application in self.known()]
 
     def live(self, application: str) -> dict[Key, LiveObject]:
         """The live objects of an application."""
-        return self._cluster.owned(application)
+        return self._controllers.live(self._named(application))
 
-    def refresh(self, application: str, kind: str) -> None:
-        """Set an application's refresh annotation."""
-        self._controlled[application].reconciler.refresh(kind)
+    def _tell(self, application: Application, kind: str) -> None:
+        self.streams.written(application, kind)
 
-    def _line(self, application: Application) -> Json:
-        spec, status = application.spec, application.status
-        deployments = deployments_of(self.live(spec.name))
-        ready = sum(pod.is_ready for deployment in deployments for pod in deployment.current.pods)
-        state = application.operation_state or {}
-        conditions = [condition["message"] for condition in status.get("conditions", [])]
-        rollouts = [deployment.health.message for deployment in deployments if deployment.health.message]
-        running = [state["message"]] if application.is_syncing and "message" in state else []
-        return {
-            "name": spec.name,
-            "namespace": spec.destination_namespace,
-            "sync": status["sync"]["status"],
-            "health": status["health"].get("status", ""),
-            "revision": status["sync"].get("revision", "")[:7],
-            "version": ", ".join(sorted(self.truth(spec.name).versions)),
-            "pods": f"{ready}/{sum(deployment.desired for deployment in deployments)}",
-            "message": next(iter([*running, *conditions, *rollouts]), ""),
-        }
+    def _named(self, application: str) -> Application:
+        return self._controllers.named(application).application
 
-    def _control(self, spec: SimulatedApplication) -> _Controlled:
-        """Give an application its two loops; the end of an operation asks for a comparison, but does not wait."""
-        world = World(
-            timeline=self._timeline,
-            timings=self._timings,
-            switches=self._switches,
-            repo_server=self._repo_server,
-            cluster=self._cluster,
-        )
-        application = Application(spec, created_at=self._timeline.now)
-        syncer = Syncer(application, world, partial(self._look_later, spec.name, level=Level.WITH_LATEST))
-        reconciler = Reconciler(application, world, syncer)
-        return _Controlled(application=application, reconciler=reconciler, syncer=syncer)
-
-    def _deploy_everything(self) -> None:
-        """Let the past happen: every application was deployed two days ago and has been compared since."""
-        for controlled in self._controlled.values():
-            branch = controlled.application.spec.branch
-            controlled.syncer.queue(self._repo_server.resolve(branch, forced=False))
-        self._timeline.run_until(self.now() - self._timings.poll_interval)
-        for place, controlled in enumerate(self._controlled.values()):
-            share = (place + 0.5) / len(self._controlled)
-            self._timeline.after(self._timings.poll_interval * share, controlled.reconciler.poll)
-        self.tick()
-
-    def _look_later(self, application: str, *, level: Level) -> None:
-        """Reconcile after the settling gap; several changes within it are looked at together."""
-        if level is Level.WITH_RECENT:
-            if application in self._looking:
-                return
-            self._looking.add(application)
-
-        def look() -> None:
-            if level is Level.WITH_RECENT:
-                self._looking.discard(application)
-            self._controlled[application].reconciler.request(level)
-
-        self._timeline.after(self._timings.settle_gap, look)
+    def _projects(self) -> set[str]:
+        return {application.spec.project for application in self.known()}
 
     async def _tick_forever(self) -> None:
         while True:
