@@ -199,7 +199,10 @@ def test_whatever_still_goes_on_at_the_time_limit_has_timed_out() -> None:
     found = facts(health="Progressing", health_message="1 of 3 updated")
     assert decide(found, case(1199)).stage is Stage.ROLLING_OUT
     late = decide(found, case(1200))
-    assert (late.stage, late.says) == (Stage.FAILED, "timed out after 20 minutes while rolling out: 1 of 3 updated")
+    assert (late.stage, late.says) == (
+        Stage.FAILED,
+        "timed out after 20 minutes while rolling out: 1 of 3 updated",
+    )
 
 
 def test_what_is_live_at_the_first_look_of_a_bot_that_was_away_is_live() -> None:
