@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from world import AMY, DANA, World, push, world_in
 
+from bot.core.catalog import UNKNOWN
 from bot.core.errors import Refused
 from bot.core.ports import Change
 from bot.core.promotion import Phase, PromotionId
@@ -50,6 +51,19 @@ async def test_a_lost_promotion_goes_on_from_its_commit(world: World) -> None:
     assert (await world.shown(id)).startswith("Live")
     assert "The record of this promotion was lost" in await world.thread(id)
     assert len(world.commits(id)) == 1
+
+
+@pytest.mark.parametrize("reason", [None, "fixes INC-42"])
+async def test_the_reason_is_remembered_where_there_was_one(world: World, reason: str | None) -> None:
+    """The trailer says “unknown” where nobody said why; that is no reason."""
+    id = await world.request(reason=reason)
+    await world.advance(id)
+    await world.promoter.approve(id, user=AMY)
+    await world.advance_until(id, Phase.COMMITTED)
+    await lose_everything(world)
+    await reconciling(world).reconcile()
+    promotion = await world.find(id)
+    assert (promotion.reason, promotion.digest) == (reason, UNKNOWN)
 
 
 async def test_what_nobody_knows_any_more_is_asked_for_again(world: World) -> None:

@@ -354,6 +354,8 @@ def rebuilt(
     approved_by: Sequence[Signer],
     at: datetime,
     revision: str,
+    digest: str = UNKNOWN,
+    reason: str | None = None,
     rollback_of: str | None = None,
 ) -> Promotion:
     """What a commit tells of a promotion whose record was lost: it is followed from there. No seal is needed any more."""
@@ -376,6 +378,8 @@ def rebuilt(
         approved_at=at,
         revision=revision,
         committed_at=at,
+        digest=digest,
+        reason=reason,
         rollback_of=rollback_of,
         last=Event(edition=1, at=at, what="rebuilt", phase=Phase.COMMITTED, why=revision),
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.core.advance import Engine
-from bot.core.catalog import Repository, Target
+from bot.core.catalog import UNKNOWN, Repository, Target
 from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy
 from bot.core.ports import Card, Written
 from bot.core.promotion import ID, Phase, Promotion, PromotionId, Signer, rebuilt
@@ -99,6 +99,8 @@ class Reconciling:
             approved_by=[signer for each in written.all("Approved-By") if (signer := _signer(each))],
             at=self.engine.clock.now(),
             revision=written.revision,
+            digest=written.trailer("Digest") or UNKNOWN,
+            reason=_known(written.trailer("Reason")),
             rollback_of=written.trailer("Rollback-Of") or None,
         )
         store = self.engine.store
@@ -110,6 +112,10 @@ class Reconciling:
         except (Conflict, TargetBusy):
             return ""  # somebody else was faster, or a later promotion is followed
         return f"{id} was lost, and is recorded anew from {written.revision}."
+
+
+def _known(trailer: str) -> str | None:
+    return None if trailer in ("", UNKNOWN) else trailer
 
 
 def _signer(trailer: str) -> Signer | None:
