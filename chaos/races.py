@@ -222,6 +222,10 @@ class Branch:
         """No record is lost here, so nobody asks."""
         raise NotImplementedError(f"the last {limit} commits")
 
+    async def is_on_branch(self, target: Target, revision: str) -> bool:  # noqa: ARG002
+        """Nobody rewrites this branch."""
+        return True
+
     async def relate(
         self,
         target: Target,

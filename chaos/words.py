@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.core import promotion
+from bot.core.outcome import Outcome
 from bot.core.promotion import Event, Phase
-from bot.messages.card import HEADLINE
+from bot.messages.headlines import HEADLINE, OUTCOMES
 from bot.playground.slack.state import SLACKBOT, Message
 from chaos.replicas import FIRST, ReplicatedWorkshop, Team
 
@@ -82,6 +83,9 @@ class Words:
     def _of_cards(self) -> Iterator[str]:
         """Every card, also as it was before each edit: it names a phase that was, and never an older one again."""
         phases = {word: phase for phase, word in HEADLINE.items()}
+        phases |= {
+            OUTCOMES[outcome][1]: Phase.LIVE for outcome in (Outcome.LIVE_WITHIN, Outcome.NOTHING_CHANGED)
+        }
         for id, card in ((id, card) for id, cards in self.cards.items() for card in cards):
             if id not in self.kept:
                 yield f"there is a card of {id}, which is no promotion"

@@ -32,8 +32,8 @@ CHANGED = {
     "bot/core/promotion.py": (
         (f"SCHEMA = {SCHEMA}\n", f"SCHEMA = {SCHEMA + 1}\n"),
         (
-            "    reason: str | None = None\n    expires_at",
-            '    mood: str = "calm"\n    reason: str | None = None\n    expires_at',
+            '    outcome: Outcome | None = None\n    """How the',
+            '    mood: str = "calm"\n    outcome: Outcome | None = None\n    """How the',
         ),
         ('what="approved"', 'what="agreed"'),
     ),
