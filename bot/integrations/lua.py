@@ -79,7 +79,9 @@ for slot in pairs(moved) do
 end
 for _, change in ipairs(changes) do
   local id, at = change.id, score(now)
-  redis.call('HSET', '{gp}:p:' .. id, 'edition', change.edition, 'schema', change.schema, 'record', change.record)
+  redis.call('HSET', '{gp}:p:' .. id, 'edition', change.edition, 'record', change.record)
+  -- The first form of a record goes without: every version can read it, and there are many of them.
+  if change.schema > 1 then redis.call('HSET', '{gp}:p:' .. id, 'schema', change.schema) end
   redis.call('RPUSH', '{gp}:p:' .. id .. ':e', change.event)
   if change.from ~= change.to then
     redis.call('ZREM', '{gp}:ph:' .. change.from, id)
