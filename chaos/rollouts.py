@@ -668,8 +668,8 @@ class Rollout:
         self.time.off = -self.time.off
 
     def _waits_for_people(self) -> bool:
-        stages = [each.stage for each in self.looks.kept.applications]
-        return bool(stages) and all(stage.waits_for_people for stage in stages)
+        seen = self.looks.kept.applications
+        return bool(seen) and all(each.waits for each in seen)
 
     # What is true.
 
