@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import pytest
 from conftest import require
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -249,6 +250,17 @@ class Internet:
             pass  # the bot has gone
         finally:
             writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def internet_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Internet]:
+    """An internet that everything encrypted goes to, through its proxy, as in a company's network."""
+    made = Internet(folder)
+    async with made.serving() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        for name in ("NO_PROXY", "no_proxy", "https_proxy", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        yield made
 
 
 def _request(host: str, head: bytes) -> Asked:

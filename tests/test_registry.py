@@ -25,6 +25,7 @@ from registry_servers import (
     Told,
     digest_of,
     docker_registry,
+    internet_in,
     manifest,
 )
 
@@ -258,12 +259,7 @@ async def test_plain_http_is_spoken_only_where_it_is_allowed(real: DockerRegistr
 
 @pytest.fixture
 async def internet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Internet]:
-    """Everything that is asked goes through its proxy, as in a company's network."""
-    made = Internet(tmp_path)
-    async with made.serving() as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy)
-        for name in ("NO_PROXY", "no_proxy", "https_proxy", "all_proxy", "ALL_PROXY"):
-            monkeypatch.delenv(name, raising=False)
+    async with internet_in(tmp_path, monkeypatch) as made:
         yield made
 
 

@@ -262,7 +262,7 @@ def _runs(facts: ApplicationFacts, case: Case) -> str:
     if not pods:
         return "it has no pods to check"
     found = [pod.digests for pod in pods if pod.digests]
-    if case.digest is None or not found:
+    if not case.digests or not found:
         return "every pod runs it"
-    is_proved = all(case.digest in digests for digests in found)
+    is_proved = all(case.digests & digests for digests in found)
     return f"every pod runs it{', proved by its digest' if is_proved else '; its digest cannot be compared'}"
