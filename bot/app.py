@@ -35,8 +35,10 @@ from bot.hints import Hints
 from bot.integrations import embedded
 from bot.integrations.argocd import ArgoCD, Server
 from bot.integrations.gitops import GitRepository
+from bot.integrations.registry import Registry
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
+from bot.registry_access import registry
 from bot.settings import Settings, SettingsError
 from bot.telemetry import ALARMS, ARGOCD_CALLS, BUGS, TOKEN_ENDS
 from bot.worker import Worker, end
@@ -80,6 +82,7 @@ class Outside:
     quick_store: RedisStore
     gitops: GitRepository
     argocd: ArgoCD
+    images: Registry
     client: AsyncWebClient
     directory: SlackDirectory
 
@@ -90,6 +93,7 @@ class Outside:
             store=self.quick_store,
             values=self.gitops,
             cluster=self.argocd,
+            images=self.images,
             directory=self.directory,
             clock=SystemClock(),
             sealer=sealer(self.settings),
@@ -117,10 +121,13 @@ class Outside:
             catalog=self.catalog,
             store=self.store,
             values=self.gitops,
+            images=self.images,
             directory=self.directory,
             clock=clock,
             sealer=sealer(self.settings),
-            following=Following(store=self.store, values=self.gitops, cluster=self.argocd, clock=clock),
+            following=Following(
+                store=self.store, values=self.gitops, cluster=self.argocd, images=self.images, clock=clock
+            ),
             announcing=announcing,
             alarm=_alarm,
         )
@@ -165,6 +172,8 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
         stack.push_async_callback(gitops.aclose)
         argocd = argo_cd(settings, config)
         stack.push_async_callback(argocd.aclose)
+        images = registry(settings, config)
+        stack.push_async_callback(images.aclose)
         yield Outside(
             settings=settings,
             config=config,
@@ -173,6 +182,7 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
             quick_store=stores[1],
             gitops=gitops,
             argocd=argocd,
+            images=images,
             client=client,
             directory=SlackDirectory(client),
         )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from bot.app import TOKEN_WARNED, Outside, open_outside, sealer
 from bot.core.catalog import Application, Target
 from bot.core.errors import PromoteError
+from bot.core.image_name import ImageName
 from bot.core.people import require_member
 from bot.git_access import COMMITTER, signers, unsigned
 from bot.integrations.argocd import ArgoCD
@@ -51,7 +52,7 @@ async def _lines(outside: Outside) -> AsyncIterator[Line]:
     yield await _secrets(outside)
     async for line in _store(outside):
         yield line
-    for attempt in (_slack, _people, _repositories, _argocd, _targets):
+    for attempt in (_slack, _people, _repositories, _registries, _argocd, _targets):
         async for line in attempt(outside):
             yield line
 
@@ -132,6 +133,26 @@ async def _repositories(outside: Outside) -> AsyncIterator[Line]:
         yield Line(what="git: signatures", level="error", says=sentence)
     for name, signer in signers(outside.settings, outside.config).items():
         yield Line(what=f"git: signatures of {name}", level="ok", says=_signer(signer))
+
+
+async def _registries(outside: Outside) -> AsyncIterator[Line]:
+    """Each configured registry, by a version that an environment holds."""
+    catalog = outside.catalog
+    first: dict[str, Target] = {}
+    for target in sorted(catalog.targets, key=lambda each: catalog.environments.index(each.environment)):
+        if target.asks_registry:
+            first.setdefault(target.image, target)
+    for image, target in first.items():
+
+        async def build(image: str = image, target: Target = target) -> str:
+            version = (await outside.gitops.current(target)).version
+            return f"{target.environment}'s {version} is {await outside.images.digest(image, version)}"
+
+        yield await _tried(f"registry: {image}", build())
+    used = {ImageName.parse(image).host for image in first}
+    for host in outside.config.registries:
+        if host not in used:
+            yield Line(what=f"registry: {host}", level="note", says="no app's image comes from it")
 
 
 def _signer(signer: CommitSigner) -> str:

@@ -24,6 +24,7 @@ from bot.config_models import (
 )
 from bot.core import catalog
 from bot.core.errors import PromoteError
+from bot.core.image_name import ImageName, is_local
 
 RESERVED = frozenset(
     "help status pending show approve reject withdraw cancel diff history nudge rollback train lock unlock block "  # noqa: SIM905 - a list of words reads better as words
@@ -76,9 +77,22 @@ def _misnamed(config: Config) -> Iterator[tuple[Place, str]]:
             yield from _unfilled(("argocd", name), text or "")
     for place, settings in _settings(config):
         yield from _references(config, place, settings)
+    yield from _registries(config)
     yield from _missing(config)
     yield from _shared(config)
     yield from _repeated(config)
+
+
+def _registries(config: Config) -> Iterator[tuple[Place, str]]:
+    for host, registry in config.registries.items():
+        if is_local(host) and not registry.allow_local:
+            sentence = "is on this machine; set allow_local: true, or take it out"
+            yield ("registries", host), f"registries.{host}: {sentence}"
+    for name, app in config.apps.items() if config.registries else ():
+        try:
+            ImageName.parse(app.image)
+        except ValueError as error:
+            yield ("apps", name, "image"), f"apps.{name}.image: {error}"
 
 
 def _shared(config: Config) -> Iterator[tuple[Place, str]]:
@@ -291,6 +305,7 @@ def _target(config: Config, name: str, app: AppModel, environment: str) -> catal
         digests=tuple(setting("digests") or ()),
         edit_anchors=bool(setting("edit_anchors")),
         image=app.image,
+        asks_registry=bool(config.registries) and ImageName.parse(app.image).host in config.registries,
         applications=_applications(config, name, app, environment),
         channel=channel,
         policy=_policy(config, environment),

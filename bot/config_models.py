@@ -56,6 +56,7 @@ PersonId = Annotated[str, BeforeValidator(_person)]
 GroupId = Annotated[str, BeforeValidator(_group)]
 ChannelId = Annotated[str, BeforeValidator(_channel)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+HostName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$")]
 
 
 class Strict(BaseModel):
@@ -143,6 +144,17 @@ class ArgoCDModel(Strict):
                 "url is not encrypted, and the token would travel in clear; use https://, or set allow_local: true"
             )
         return self
+
+
+class RegistryModel(Strict):
+    """An OCI registry. Its login comes from REGISTRY_USERNAME_<HOST> and REGISTRY_TOKEN_<HOST>, else from REGISTRY_AUTH_FILE."""
+
+    realms: tuple[HostName, ...] = Field(
+        default=(), description="Other hosts that it may send the bot to for a token; auth.docker.io is known"
+    )
+    allow_local: bool = Field(
+        default=False, description="Speak plain http:// to it; a must for one on this machine"
+    )
 
 
 class ApplicationModel(Strict):
@@ -298,6 +310,10 @@ class Config(Strict):
     slack: SlackModel
     repositories: dict[str, RepositoryModel] = Field(min_length=1)
     argocd: dict[str, ArgoCDModel] = Field(min_length=1)
+    registries: dict[HostName, RegistryModel] = Field(
+        default={},
+        description="The registries that are asked which build a version is, by host, as images name it; docker.io for Docker Hub",
+    )
     defaults: TargetDefaults = Field(default=TargetDefaults())
     apps: dict[Name, AppModel] = Field(min_length=1)
     policies: dict[Name, PolicyModel] = Field(default={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -58,6 +59,14 @@ class Settings:
     def named(self, name: str, owner: str) -> str | None:
         """`GIT_TOKEN_GITOPS` for the repository `gitops`, else `GIT_TOKEN`."""
         return self.get(f"{name}_{_suffix(owner)}") or self.get(name)
+
+    def own(self, name: str, owner: str) -> str | None:
+        """`REGISTRY_TOKEN_GHCR_IO` for ghcr.io, and nothing that is for everybody."""
+        return self.get(self.name_of(name, owner))
+
+    def name_of(self, name: str, owner: str) -> str:
+        """The setting's name: `REGISTRY_TOKEN_GHCR_IO`."""
+        return f"{name}_{_suffix(owner)}"
 
     def path(self, name: str, owner: str) -> Path | None:
         """A file that a setting names, like `GIT_SSH_KEY_GITOPS`; None where it is not set."""
@@ -166,4 +175,4 @@ class Settings:
 
 
 def _suffix(owner: str) -> str:
-    return owner.upper().replace("-", "_").replace(".", "_")
+    return re.sub(r"[-.:]", "_", owner.upper())

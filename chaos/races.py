@@ -53,6 +53,7 @@ from bot.core.seals import Sealer
 from bot.integrations import embedded, lua
 from bot.integrations.redis_address import Client, close, connect
 from bot.integrations.store import RedisStore
+from chaos.images import NoRegistries
 
 AT_ONCE = 2
 """Commands that one process fires in a round."""
@@ -465,7 +466,7 @@ class Racer:
     """One process's bot, and what it was answered."""
 
     def __init__(self, store: RedisStore, branch: Branch, clock: RacingClock) -> None:
-        cluster, people = PromptCluster(branch=branch, clock=clock), People()
+        cluster, people, images = PromptCluster(branch=branch, clock=clock), People(), NoRegistries()
         self.told = Told()
         self._store = store
         self._promoter = Promoter(
@@ -473,6 +474,7 @@ class Racer:
             store=store,
             values=branch,
             cluster=cluster,
+            images=images,
             directory=people,
             clock=clock,
             sealer=SEALER,
@@ -481,10 +483,11 @@ class Racer:
             catalog=CATALOG,
             store=store,
             values=branch,
+            images=images,
             directory=people,
             clock=clock,
             sealer=SEALER,
-            following=Following(store=store, values=branch, cluster=cluster, clock=clock),
+            following=Following(store=store, values=branch, cluster=cluster, images=images, clock=clock),
             announcing=Announcing(store=store, announcer=Silence(), clock=clock),
             alarm=self.told.errors.append,
         )

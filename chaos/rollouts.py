@@ -39,6 +39,7 @@ from bot.playground import repository as sample
 from bot.playground.argocd.pods import CRASHING, NO_IMAGE
 from bot.playground.argocd.server import SimulatedApplication, SimulatedArgoCD, SyncWindow, Timings
 from bot.playground.argocd.workloads import workloads_of
+from chaos.images import NoRegistries
 from chaos.report import Part
 
 NAME = "manual-app-prod"
@@ -582,7 +583,13 @@ class Rollout:
 
     def _following(self) -> Following:
         """A new one for each look: it has nothing in memory but what was saved."""
-        return Following(store=self.looks, values=self.history, cluster=self._cluster, clock=self.time)
+        return Following(
+            store=self.looks,
+            values=self.history,
+            cluster=self._cluster,
+            images=NoRegistries(),
+            clock=self.time,
+        )
 
     async def _moving(self, work: Awaitable[Any]) -> Any:
         """Do it; time passes as each request takes, and as long as Argo CD compares."""

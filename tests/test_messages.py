@@ -95,6 +95,7 @@ CARDS: dict[str, tuple[Target, Promotion, Look]] = {
         ),
         EMPTY,
     ),
+    "requested, digest known": (PROD, requested(digest="sha256:" + "0123456789abcdef" * 4), EMPTY),
     "committed, rolling out": (PROD, in_phase(Phase.COMMITTED), ROLLING),
     "committed, degraded": (PROD, in_phase(Phase.COMMITTED), DEGRADED),
     "committed, Argo CD away": (PROD, in_phase(Phase.COMMITTED), AWAY),

@@ -139,6 +139,7 @@ async def test_outsiders_are_refused_everything_with_the_reason(kind: str, actio
         store=OneRecord(promotion),  # type: ignore[arg-type]  # it has no way to write
         values=None,  # type: ignore[arg-type]  # nothing is read for them
         cluster=None,  # type: ignore[arg-type]
+        images=None,  # type: ignore[arg-type]
         directory=OnePerson(kind),
         clock=None,  # type: ignore[arg-type]
         sealer=None,  # type: ignore[arg-type]

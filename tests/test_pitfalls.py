@@ -300,7 +300,7 @@ def test_the_digest_of_the_pods_is_told_where_it_proves_something() -> None:
         running = facts(workloads=workloads(pod(digests=frozenset({found}))))
         confirmed = been(Stage.CONFIRMING, since=0, refreshed_at=after(10))
         progress = decide(
-            replace(running, reconciled_at=after(11)), case(12, before=confirmed, digest=digest)
+            replace(running, reconciled_at=after(11)), case(12, before=confirmed, digests=frozenset({digest}))
         )
         assert progress.stage is Stage.LIVE, following
         assert says in progress.says

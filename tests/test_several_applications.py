@@ -299,6 +299,7 @@ async def test_check_names_them_too_and_what_more_rights_would_be_for(world: Reg
         quick_store=world.store,
         gitops=world.values,
         argocd=world.cluster,
+        images=world.images,
         client=world.client,
         directory=world.directory,
     )

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -26,13 +27,14 @@ from bot.core.advance import Engine
 from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog, Target
 from bot.core.following import Following
-from bot.core.ports import Announcer, Cluster, Directory, Store, ValuesRepository
+from bot.core.ports import Announcer, Cluster, Directory, Images, Store, ValuesRepository
 from bot.core.promoter import Promoter
 from bot.core.promotion import Phase, Promotion, PromotionId
 from bot.core.seals import Sealer
 from bot.git_access import COMMITTER
 from bot.integrations.argocd import ArgoCD, Server
 from bot.integrations.gitops import GitRepository
+from bot.integrations.registry import Registry
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.playground import repository as sample
@@ -80,6 +82,7 @@ class Parts:
     store: Store
     values: ValuesRepository
     cluster: Cluster
+    images: Images
     directory: Directory
     announcer: Announcer
     sealer: Sealer
@@ -139,6 +142,8 @@ class World:
             call_limit=timedelta(seconds=5),
         )
         self._closing.push_async_callback(self.cluster.aclose)
+        self.images = Registry({}, verify=ssl.create_default_context())
+        self._closing.push_async_callback(self.images.aclose)
         self.client = web_client(BOT_TOKEN, api_url=self.slack.api_url)
         self.directory = SlackDirectory(self.client)
         self.parts = Parts(
@@ -146,6 +151,7 @@ class World:
             store=self.store,
             values=self.values,
             cluster=self.cluster,
+            images=self.images,
             directory=self.directory,
             announcer=SlackAnnouncer(self.client),
             sealer=Sealer(SEAL_SECRET),
@@ -206,11 +212,16 @@ class World:
             catalog=parts.catalog,
             store=parts.store,
             values=parts.values,
+            images=parts.images,
             directory=parts.directory,
             clock=self.clock,
             sealer=parts.sealer,
             following=Following(
-                store=parts.store, values=parts.values, cluster=parts.cluster, clock=self.clock
+                store=parts.store,
+                values=parts.values,
+                cluster=parts.cluster,
+                images=parts.images,
+                clock=self.clock,
             ),
             announcing=Announcing(store=parts.store, announcer=parts.announcer, clock=self.clock),
         )
@@ -223,6 +234,7 @@ class World:
             store=parts.store,
             values=parts.values,
             cluster=parts.cluster,
+            images=parts.images,
             directory=parts.directory,
             clock=self.clock,
             sealer=parts.sealer,
@@ -439,6 +451,7 @@ class World:
             quick_store=self.store,
             gitops=self.values,
             argocd=self.cluster,
+            images=self.images,
             client=self.client,
             directory=self.directory,
             use_cases=promoter or self.promoter,

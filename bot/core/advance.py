@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from bot.core import people, trailers
+from bot.core import people, same_image, trailers
 from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog, Target
 from bot.core.errors import Conflict, Failed, Newer, Refused, Stale, Unavailable
 from bot.core.following import Following
 from bot.core.outcome import Outcome
-from bot.core.ports import Author, Change, Clock, Directory, Edit, Plan, Store, ValuesRepository
+from bot.core.ports import Author, Change, Clock, Directory, Edit, Images, Plan, Store, ValuesRepository
 from bot.core.promotion import Approval, Phase, Promotion
 from bot.core.rollout import Look
 from bot.core.seals import FORGED, Sealer
@@ -45,6 +45,7 @@ class Engine:
     catalog: Catalog
     store: Store
     values: ValuesRepository
+    images: Images
     directory: Directory
     clock: Clock
     sealer: Sealer
@@ -207,10 +208,13 @@ class Engine:
             return await self._save(promotion, promotion.lose_quorum(at=now, kept=kept, why=why))
         try:
             plan = await self._checked_plan(promotion, target)
+            why = await same_image.pushed_anew(self.images, promotion, target)
         except Failed as error:
             return await self._save(promotion, promotion.fail(at=now, why=str(error)))
         if plan.old_version != promotion.old_version:
             why = await self._moved(promotion, target, plan.old_version)
+            return await self._save(promotion, promotion.outdate(at=now, why=why))
+        if why:
             return await self._save(promotion, promotion.outdate(at=now, why=why))
         await self.following.remember_baseline(promotion, target)
         committing = promotion.start_commit(at=now, base=promotion.base or plan.base, approvals=kept)
@@ -261,6 +265,8 @@ class Engine:
             [approval.by.id for approval in kept], await self._members(target)
         )
         if self.sealer.doubt(promotion, target) or not is_satisfied:
+            return LOOK_AGAIN
+        if await same_image.pushed_anew(self.images, promotion, target):
             return LOOK_AGAIN
         return await self._push(promotion, target)
 

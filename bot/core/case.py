@@ -42,8 +42,8 @@ class Case:
     revision: str
     image: str
     """The promoted image with its tag."""
-    digest: str | None = None
-    """What the image's content must be, where that is known."""
+    digests: frozenset[str] = frozenset()
+    """What a pod may report that runs the very build, where that is known."""
     committed_at: datetime
     now: datetime
     policy: RolloutPolicy

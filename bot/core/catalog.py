@@ -40,6 +40,11 @@ class Image:
         is_other_build = self.has_digest and other.has_digest and self.digest != other.digest
         return self.version == other.version and not is_other_build
 
+    @property
+    def short_digest(self) -> str:
+        """`sha256:0123456789ab…`, for people."""
+        return f"{self.digest[:19]}…" if self.has_digest else self.digest
+
     def __str__(self) -> str:
         return f"{self.version}@{self.digest}" if self.has_digest else self.version
 
@@ -157,6 +162,8 @@ class Target:
     banner: str | None = None
     digests: tuple[str, ...] = ()
     """The keys that hold the image's digest; one that is among `keys` too holds `version@digest`."""
+    asks_registry: bool = False
+    """Is the image's registry asked which build a version is?"""
     edit_anchors: bool = False
     """May an anchor be changed that other places of the file repeat?"""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -173,16 +173,16 @@ class Unseen:
     outcome: Outcome = Outcome.UNREACHABLE
 
 
-def image_doubt(workloads: Workloads, image: str, *, digest: str | None = None) -> str:
+def image_doubt(workloads: Workloads, image: str, *, digests: Set[str] = frozenset()) -> str:
     """Why the image is not proved to run everywhere; empty where it is.
 
     The rendered manifests must hold it, and of the pods that stay, each must be ready and run no other version of it;
-    where its digest is known, none of them may name another one.
+    where its digests are known, none of them may name another one.
     """
     name, wanted = split_image(image)
     spelled = [*workloads.rendered_images, *(each for pod in workloads.staying for each in pod.images)]
-    if digest and (others := _digests(spelled, name) - {digest}):
-        return f"the manifests or pods name the digest {min(others)[:19]}…, not {digest[:19]}…"
+    if digests and (others := _digests(spelled, name) - digests):
+        return f"the manifests or pods name the digest {min(others)[:19]}…, not {min(digests)[:19]}…"
     rendered = _versions(workloads.rendered_images, name)
     if wanted not in rendered:
         return f"the manifests hold {' and '.join(sorted(rendered)) or 'no version of ' + name}"

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from bot.core.catalog import UNKNOWN, Application, Target
+from bot.core import same_image
+from bot.core.catalog import Application, Target
 from bot.core.errors import Failed, Unavailable
-from bot.core.ports import Change, Clock, Cluster, Store, ValuesRepository
+from bot.core.ports import Change, Clock, Cluster, Images, Store, ValuesRepository
 from bot.core.progress import wants_rendering
 from bot.core.promotion import Promotion
 from bot.core.rollout import (
@@ -41,6 +42,7 @@ class Following:
     store: Store
     values: ValuesRepository
     cluster: Cluster
+    images: Images
     clock: Clock
 
     async def follow(self, promotion: Promotion, target: Target) -> timedelta:
@@ -139,11 +141,12 @@ class Following:
         facts, relations, is_lost = await self._related(promotion, target, seen)
         if refresh and before:
             before = _refreshed(before, now, hard=hard)
+        digests = await same_image.proofs(self.images, promotion, target, facts)
         # A hold is measured on the clock that read the facts, so it is asked again after they came.
         case = Case(
             revision=promotion.revision or "",
             image=f"{target.image}:{promotion.version}",
-            digest=promotion.digest if promotion.digest != UNKNOWN else None,
+            digests=digests,
             committed_at=_committed_at(promotion, look, now),
             now=self.clock.now(),
             policy=target.rollout,

@@ -299,6 +299,21 @@ class Cluster(Protocol):
         ...
 
 
+class Images(Protocol):
+    """The registries of the configuration.
+
+    Every method may raise `Unavailable`, and `Failed` where somebody has to act (no such version, no permission).
+    """
+
+    async def digest(self, image: str, version: str) -> str:
+        """Which build the registry has for the version now, `sha256:…`; of several platforms that of the index."""
+        ...
+
+    async def platforms(self, image: str, digest: str) -> frozenset[str]:
+        """What a pod may report that runs this build: its digest, and those of its platforms."""
+        ...
+
+
 class Announcer(Protocol):
     """Slack's channels. Every method may raise `Unavailable` and `Closed`; `edit` and `tell` also `Gone`."""
 

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bot.core import gates, people, rollback
+from bot.core import gates, people, rollback, same_image
 from bot.core import promotion as promotions
 from bot.core.catalog import UNKNOWN, Application, Catalog, Image, Target, checked_version
 from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy, Unavailable
 from bot.core.people import Action, Person
-from bot.core.ports import Card, Change, Clock, Cluster, Directory, Store, ValuesRepository
+from bot.core.ports import Card, Change, Clock, Cluster, Directory, Images, Store, ValuesRepository
 from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
 from bot.core.rollout import ApplicationFacts, Stage
 from bot.core.seals import Sealer, request_words
@@ -45,6 +45,7 @@ class Promoter:
     store: Store
     values: ValuesRepository
     cluster: Cluster
+    images: Images
     directory: Directory
     clock: Clock
     sealer: Sealer
@@ -67,7 +68,10 @@ class Promoter:
         self._require_somebody(target, person)
         source = self.catalog.before(target)
         pinned = version or await self._live(target, source)
-        digest = await self._digest(target, source, pinned)
+        held = await self._held(target, source, pinned)
+        digest = await same_image.proved(
+            self.images, target, held, where=source.environment if source else "CI"
+        )
         plan = await self.values.plan(target, pinned, digest=digest)
         if plan.is_done:
             told = "" if version or not source else f", which is what {source.environment} runs"
@@ -114,7 +118,8 @@ class Promoter:
             wanted = rollback.before(stack, now=now, bad=bad, target=target)
         else:
             wanted = rollback.wanted(stood, version, target)
-        plan = await self.values.plan(target, wanted.image.version, digest=wanted.image.digest)
+        digest = await same_image.proved(self.images, target, wanted.image, where=environment)
+        plan = await self.values.plan(target, wanted.image.version, digest=digest)
         if plan.is_done:
             raise Refused(f"{environment} already runs {wanted.image.version}; nothing to roll back.")
         newest = next((each for each in reversed(stack) if each.image.version == plan.old_version), None)
@@ -125,7 +130,7 @@ class Promoter:
             version=wanted.image.version,
             old_version=plan.old_version,
             changes=plan.changes,
-            digest=wanted.image.digest,
+            digest=digest,
             by=person.signer,
             at=self.clock.now(),
             reason=_reason(reason),
@@ -168,6 +173,9 @@ class Promoter:
                 f"{promotion.id} is not what that button showed; look at its card and decide again."
             )
         now = self.clock.now()
+        if why := await same_image.pushed_anew(self.images, promotion, target):
+            await self._change(promotion, lambda current: current.outdate(at=now, why=why))
+            raise Refused(f"{promotion.id} cannot be approved: {why}.")
         seal = self.sealer.seal(
             id=promotion.id,
             content_hash=promotion.content_hash,
@@ -361,12 +369,12 @@ class Promoter:
         facts = await asyncio.gather(*(self._compared(source, each) for each in source.applications))
         return checked_version(gates.live_version(source, facts))
 
-    async def _digest(self, target: Target, source: Target | None, version: str) -> str:
-        """The digest that the environment before holds for the version, where this one's file has one."""
+    async def _held(self, target: Target, source: Target | None, version: str) -> Image:
+        """The version, with the digest that the environment before holds for it, where this one's file has one."""
         if not target.digests or source is None:
-            return UNKNOWN
+            return Image(version=version)
         held = await self.values.current(source)
-        return held.digest if held.version == version else UNKNOWN
+        return held if held.version == version else Image(version=version)
 
     async def _compared(self, target: Target, application: Application) -> ApplicationFacts:
         """The facts; where Argo CD has not compared since its last operation, they are asked of it anew."""

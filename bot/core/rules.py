@@ -211,7 +211,7 @@ def _healthy(facts: ApplicationFacts, case: Case) -> Verdict:
     """Healthy is believed when the image is proved, and when it lasts: transient health is common."""
     if facts.workloads is None:
         return Verdict(Stage.SETTLING, "healthy, checking the image")
-    if doubt := image_doubt(facts.workloads, case.image, digest=case.digest):
+    if doubt := image_doubt(facts.workloads, case.image, digests=case.digests):
         return _doubtful(doubt, facts, case)
     if _is_confirmed(facts, case):
         return _live(facts, case)
@@ -262,9 +262,9 @@ def _runs(facts: ApplicationFacts, case: Case) -> str:
     if not pods:
         return "it has no pods to check"
     asked = [pod for pod in pods if pod.digests]
-    if case.digest is None or not asked:
+    if not case.digests or not asked:
         return "every pod runs it"
-    proved = sum(case.digest in pod.digests for pod in asked)
+    proved = sum(bool(case.digests & pod.digests) for pod in asked)
     if proved < len(asked):
         return "every pod runs it; its digest cannot be compared"
     return f"every pod runs it, {proved} of {len(pods)} proved by the digest"

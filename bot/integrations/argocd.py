@@ -108,7 +108,8 @@ class ArgoCD:
             facts = read(calls.connection, lambda: read_application(found, target))
             facts = replace(facts, name=application.name)
             if _shows_workloads(facts, target):
-                with_digests = bool(target.digests) and facts.sync == "Synced" and facts.health == "Healthy"
+                is_deployed = facts.sync == "Synced" and facts.health == "Healthy"
+                with_digests = is_deployed and (bool(target.digests) or target.asks_registry)
                 workloads = await calls.workloads(target.image, with_digests=with_digests)
                 facts = replace(facts, workloads=workloads)
             if _waits_by_itself(facts):

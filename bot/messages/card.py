@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.core.catalog import UNKNOWN, ApprovalRule, Target
+from bot.core.catalog import UNKNOWN, ApprovalRule, Image, Target
 from bot.core.outcome import Outcome
 from bot.core.people import Action
 from bot.core.promotion import Phase, Promotion
@@ -128,6 +128,9 @@ def _facts(target: Target, promotion: Promotion) -> Block:
             )
         return section("  •  ".join(parts))
     fields = [f"*Version*\n{versions}", f"*Environment*\n{way}", f"*Asked by*\n{requester}"]
+    build = Image(version=promotion.version, digest=promotion.digest)
+    if build.has_digest:
+        fields.append(f"*Digest*\n{code(build.short_digest)}")
     if target.policy.needs_approval:
         fields.append(f"*Approvals*\n{_approvals(target, promotion)}")
         if promotion.phase is Phase.REQUESTED:
