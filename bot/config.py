@@ -22,7 +22,7 @@ from bot.config_models import (
     RepositoryModel,
     TargetDefaults,
 )
-from bot.core import catalog
+from bot.core import catalog, policy
 from bot.core.errors import PromoteError
 from bot.core.image_name import ImageName, is_local
 
@@ -345,19 +345,19 @@ def _application(
     return catalog.Application(server=server, name=name, project=project, namespace=namespace, link=page)
 
 
-def _policy(config: Config, environment: str) -> catalog.Policy:
+def _policy(config: Config, environment: str) -> policy.Policy:
     approvals = config.policies.get(environment, PolicyModel()).approvals
     if approvals is None:
-        return catalog.Policy()
+        return policy.Policy()
     rules = tuple(
-        catalog.ApprovalRule(
+        policy.ApprovalRule(
             users=frozenset(rule.users),
             groups=frozenset({rule.group} if rule.group else ()),
             minimum=rule.min,
         )
         for rule in approvals.rules
     )
-    return catalog.Policy(rules=rules, total=approvals.needed, expires=approvals.expires)
+    return policy.Policy(rules=rules, total=approvals.needed, expires=approvals.expires)
 
 
 def _rollout(config: Config, environment: str) -> catalog.RolloutPolicy:

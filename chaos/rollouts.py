@@ -25,10 +25,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bot.core.catalog import Application, Image, Policy, Repository, RolloutPolicy, Target
+from bot.core.catalog import Application, Image, Repository, RolloutPolicy, Target
 from bot.core.errors import Conflict, Unavailable
 from bot.core.following import Following
 from bot.core.outcome import Outcome
+from bot.core.policy import Policy
 from bot.core.ports import Change
 from bot.core.progress import Look
 from bot.core.promotion import Phase, Promotion, PromotionId, Signer, rebuilt

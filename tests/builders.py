@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bot.core.catalog import Application, ApprovalRule, Catalog, Policy, Repository, RolloutPolicy, Target
+from bot.core.catalog import Application, Catalog, Repository, RolloutPolicy, Target
 from bot.core.people import Person
+from bot.core.policy import ApprovalRule, Policy
 from bot.core.promotion import Approval, LineChange, Phase, Promotion, PromotionId, Signer, request
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from bot.core.catalog import Policy, Repository, RolloutPolicy, Target
+from bot.core.catalog import Repository, RolloutPolicy, Target
+from bot.core.policy import Policy
 
 PATH = "apps/manual-app/values-prod.yaml"
 VALUES = "image:\n  tag: v14 # ours\nsidecar: {tag: 'v14'}\n"

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bot.core.catalog import Application, Policy, Repository, RolloutPolicy, Target
+from bot.core.catalog import Application, Repository, RolloutPolicy, Target
 from bot.core.facts import ApplicationFacts, Operation, Pod, Unseen, Workloads
+from bot.core.policy import Policy
 from bot.core.progress import Progress, Stage, wants_refresh
 from bot.core.rollout import Case, Relation, decide
 

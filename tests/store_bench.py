@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 from redis.asyncio import Redis
 
-from bot.core.catalog import Policy, Repository, RolloutPolicy, Target
+from bot.core.catalog import Repository, RolloutPolicy, Target
+from bot.core.policy import Policy
 from bot.core.ports import Change
 from bot.core.promotion import LineChange, Promotion, Signer, new_id, request
 from bot.integrations.store import RedisStore

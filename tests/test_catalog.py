@@ -8,8 +8,9 @@ from builders import APPROVERS, ENVIRONMENTS, PROD, TWO, catalog, target
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.core.catalog import ApprovalRule, Catalog, Policy, Repository, checked_version, nearest
+from bot.core.catalog import Catalog, Repository, checked_version, nearest
 from bot.core.errors import Refused
+from bot.core.policy import ApprovalRule, Policy
 
 PEOPLE = [f"U{number}" for number in range(6)]
 GROUPS = ["S0", "S1"]

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.core.case import minutes
-from bot.core.catalog import Policy
 from bot.core.following import WATCHED_FOR
 from bot.core.outcome import Outcome
 from bot.core.people import Action
+from bot.core.policy import Policy
 from bot.core.progress import Look, Stage
 from bot.core.promotion import Phase
 from bot.core.rollout import PEOPLE_TAKE, REFUSED_FOR

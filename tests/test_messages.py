@@ -26,10 +26,11 @@ from endings import ENDINGS, WAITING
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bot.core.catalog import Application, ApprovalRule, Policy, Target
+from bot.core.catalog import Application, Target
 from bot.core.errors import Failed, PromoteError, Refused, TargetBusy, Unavailable
 from bot.core.outcome import Outcome
 from bot.core.people import Action
+from bot.core.policy import ApprovalRule, Policy
 from bot.core.ports import Card
 from bot.core.promoter import Place
 from bot.core.promotion import Event, LineChange, Phase, Promotion, Signer

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from builders import AMY, BEN, DANA, PROD, approval, catalog, person, requested
 
-from bot.core.catalog import ApprovalRule, Policy
 from bot.core.errors import Refused
 from bot.core.people import PERMISSIONS, Action, Permission, Role, require, require_member, roles
+from bot.core.policy import ApprovalRule, Policy
 from bot.core.promoter import Promoter
 from bot.core.promotion import NEXT, Phase, Promotion, Signer
 

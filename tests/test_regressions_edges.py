@@ -21,8 +21,9 @@ from world import CHANNEL, DANA, World, world_in
 
 from bot.config import ConfigError, build_catalog, load
 from bot.core.announcing import CONFIRM_AFTER
-from bot.core.catalog import Policy, Repository, Target
+from bot.core.catalog import Repository, Target
 from bot.core.errors import Refused, Unavailable
+from bot.core.policy import Policy
 from bot.core.ports import Announcer
 from bot.core.promotion import Phase
 from bot.core.rollout import ApplicationFacts

@@ -335,7 +335,7 @@ class Engine:
         return tuple(kept)
 
     async def _members(self, target: Target) -> dict[str, frozenset[str]]:
-        groups = sorted(target.policy.groups)
+        groups = sorted(target.policy.deciding_groups)
         found = await asyncio.gather(*(self.directory.members(group) for group in groups))
         return dict(zip(groups, found, strict=True))
 

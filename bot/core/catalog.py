@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from bot.core.errors import Refused
+from bot.core.policy import Policy
 
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """An image tag, as the OCI distribution specification defines it."""
@@ -78,58 +79,12 @@ class Application:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalRule:
-    """At least `minimum` of these people must approve; users and user groups by their Slack ids."""
+class Source:
+    """The repository that an app is built from; labels of its images name only what is compared with it."""
 
-    users: frozenset[str]
-    groups: frozenset[str]
-    minimum: int
-
-    def admits(self, user: str, members: dict[str, frozenset[str]]) -> bool:
-        """Is this person one of the rule's? `members` holds the people of each user group."""
-        return user in self.users or any(user in members.get(group, frozenset()) for group in self.groups)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """Who must approve a promotion into an environment, and how long the request waits for them."""
-
-    rules: tuple[ApprovalRule, ...] = ()
-    total: int = 0
-    expires: timedelta = timedelta(hours=4)
-    start_within: timedelta = timedelta(minutes=30)
-
-    @property
-    def needs_approval(self) -> bool:
-        """Does anybody have to say yes?"""
-        return self.total > 0
-
-    @property
-    def groups(self) -> frozenset[str]:
-        """Every user group that a rule names."""
-        return frozenset(group for rule in self.rules for group in rule.groups)
-
-    @property
-    def users(self) -> frozenset[str]:
-        """Every person that a rule names by id."""
-        return frozenset(user for rule in self.rules for user in rule.users)
-
-    def admits(self, user: str, members: dict[str, frozenset[str]]) -> bool:
-        """May this person approve or reject?"""
-        return any(rule.admits(user, members) for rule in self.rules)
-
-    def is_satisfied(self, approvers: Iterable[str], members: dict[str, frozenset[str]]) -> bool:
-        """Have enough of the right people approved? Counts each person once, and only those whom a rule admits."""
-        counted = {user for user in approvers if self.admits(user, members)}
-        return len(counted) >= self.total and all(
-            sum(rule.admits(user, members) for user in counted) >= rule.minimum for rule in self.rules
-        )
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the rules, `sha256:…`: an approval given under other rules does not count."""
-        rules = [(sorted(rule.users), sorted(rule.groups), rule.minimum) for rule in self.rules]
-        return sha256(repr((rules, self.total)))
+    url: str
+    compare_url: str | None = None
+    """Address of a comparison for people, with `{old}` and `{new}` in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +119,11 @@ class Target:
     """The keys that hold the image's digest; one that is among `keys` too holds `version@digest`."""
     asks_registry: bool = False
     """Is the image's registry asked which build a version is?"""
+    is_tag_only: bool = False
+    """Is the tag alone compared, as nobody can prove which build runs?"""
+    source: Source | None = None
+    expected_differences: tuple[str, ...] = ()
+    """Keys of the values file that may differ from one environment to the next, with all below them."""
     edit_anchors: bool = False
     """May an anchor be changed that other places of the file repeat?"""
 
@@ -212,6 +172,8 @@ class Catalog:
     environments: tuple[str, ...]
     targets: tuple[Target, ...]
     fingerprint: str = "unknown"
+    identities: Mapping[str, str] = field(default_factory=dict)
+    """Slack ids of commit authors by their addresses, in small letters."""
 
     @property
     def apps(self) -> tuple[str, ...]:

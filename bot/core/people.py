@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bot.core.catalog import Policy
 from bot.core.errors import Refused
+from bot.core.policy import Policy
 from bot.core.promotion import Promotion, Signer
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from bot.core.catalog import UNKNOWN, Application, Image, Repository, Target
+from bot.core.dossier import Commits
 from bot.core.people import Person
+from bot.core.policy import Probe, Window
 from bot.core.promotion import Event, LineChange, Phase, Promotion, PromotionId
 from bot.core.rollout import ApplicationFacts, Look, Relation
 
@@ -313,6 +315,63 @@ class Images(Protocol):
         """What a pod may report that runs this build: its digest, and those of its platforms."""
         ...
 
+    async def labels(self, image: str, digest: str) -> Mapping[str, str]:
+        """The labels of a build, `org.opencontainers.image.revision` and the like; hints, not proofs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hours:
+    """What the windows of a policy say at one moment."""
+
+    is_open: bool
+    says: str = ""
+    """Why it is closed, in the window's own words; empty where it is open."""
+    changes_at: datetime | None = None
+    """When that changes next; None where nobody can tell, or never."""
+
+
+class Calendar(Protocol):
+    """What the clock says of windows."""
+
+    def hours(self, windows: Sequence[Window], at: datetime) -> Hours:
+        """Open or closed at this moment: a window that denies goes before one that allows."""
+        ...
+
+
+class Probes(Protocol):
+    """Questions to other systems."""
+
+    async def ask(self, probe: Probe, target: Target, image: Image) -> str:
+        """Why the gate is closed, in words for people; empty where it is open.
+
+        Raises `Unavailable` where no answer came in time, or none that can be read.
+        """
+        ...
+
+
+class Sources(Protocol):
+    """The repositories that the apps are built from, as `source` of an app names them."""
+
+    async def between(self, target: Target, old: Image, new: Image) -> Commits:
+        """The commits that lie between two builds; `unknown` says why nobody can tell. Raises nothing."""
+        ...
+
+
+class Watched(Protocol):
+    """What a target's applications render from, besides the value that is promoted."""
+
+    async def commits(self, target: Target) -> tuple[Commits, bool]:
+        """The commits to it since the revision that the target runs, and whether Argo CD waits for somebody to sync.
+
+        `unknown` says why nobody can tell. Raises `Unavailable`.
+        """
+        ...
+
+    async def differences(self, target: Target, source: Target) -> tuple[str, ...]:
+        """The keys in which their values files differ although nobody expects it. Raises `Unavailable`, `Failed`."""
+        ...
+
 
 class Announcer(Protocol):
     """Slack's channels. Every method may raise `Unavailable` and `Closed`; `edit` and `tell` also `Gone`."""
@@ -363,4 +422,8 @@ class Directory(Protocol):
 
     async def members(self, group: str) -> frozenset[str]:
         """The people of a user group now; empty for one that is disabled."""
+        ...
+
+    async def owner_of(self, email: str) -> str | None:
+        """The id of the person with this address; None where nobody has it."""
         ...

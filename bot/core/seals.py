@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
+from bot.core.board import Report
 from bot.core.catalog import Target
 from bot.core.promotion import Approval, Decision, Promotion, Signer
 
@@ -75,6 +77,14 @@ class Sealer:
         words = _message(promotion.id, promotion.content_hash, approval.by, Decision.APPROVE, approval.at)
         return approval.content_hash == promotion.content_hash and self._is_ours(approval.seal, words)
 
+    def sealed_report(self, report: Report) -> Report:
+        """The verdict with the bot's own seal on it."""
+        return replace(report, seal=_sealed(self._keys[0], _words(_report_words(report))))
+
+    def report_is_genuine(self, report: Report) -> bool:
+        """Did the bot itself record this verdict?"""
+        return self._is_ours(report.seal, _words(_report_words(report)))
+
     def _is_ours(self, seal: str, message: bytes) -> bool:
         return any(_equal(_sealed(key, message), seal) for key in self._keys)
 
@@ -94,7 +104,17 @@ def _message(
 ) -> bytes:
     giver = (by.id, by.team, by.name, by.email or "")
     words = (id, content_hash, *giver, decision.value, at.isoformat(), *said)
-    # Length before each word, so that no two lists of words give the same bytes.
+    return _words(words)
+
+
+def _report_words(report: Report) -> tuple[str, ...]:
+    verdict = "passed" if report.passed else "failed"
+    place = (report.app, report.environment, str(report.image))
+    return ("report", *place, report.check, verdict, report.by, report.at.isoformat())
+
+
+def _words(words: Sequence[str]) -> bytes:
+    """Length before each word, so that no two lists of words give the same bytes."""
     return "".join(f"{len(word)}:{word}" for word in words).encode()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.core.catalog import UNKNOWN, ApprovalRule, Image, Target
+from bot.core.catalog import UNKNOWN, Image, Target
 from bot.core.outcome import Outcome
 from bot.core.people import Action
+from bot.core.policy import ApprovalRule
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look, Progress, Stage
 from bot.messages.advice import advice
