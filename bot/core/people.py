@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bot.core.dossier import Dossier
 from bot.core.errors import Refused
-from bot.core.policy import Policy
+from bot.core.policy import CheckRule, Members, Policy
 from bot.core.promotion import Promotion, Signer
 
 
@@ -41,15 +42,47 @@ class Action(StrEnum):
     ASK_AGAIN = "ask again"
     SYNC = "sync"
     ROLL_BACK = "roll back"
+    ROLL_BACK_AT_ONCE = "roll back at once"
+    REPLACE = "replace"
+    EMERGENCY = "break glass"
+    REVIEW = "review"
+    REPORT = "report a check"
+    LOCK = "lock"
+    UNLOCK = "unlock"
+    BLOCK = "block"
+    UNBLOCK = "unblock"
 
 
 class Role(StrEnum):
-    """What a person is to one promotion."""
+    """What a person is to a target, and to one promotion of it."""
 
     MEMBER = "full member"
-    REQUESTER = "requester"
+    ASKER = "asker"
     APPROVER = "approver"
+    KEEPER = "keeper"
+    REPORTER = "reporter"
+    ROLLER = "roller"
+    RESCUER = "rescuer"
+    REQUESTER = "requester"
     GIVER = "giver of the approval"
+    AUTHOR = "author"
+    LAST_REQUESTER = "last requester"
+
+
+MEANINGS: Mapping[Role, str] = {
+    Role.MEMBER: "a full member of the workspace",
+    Role.ASKER: "somebody whom `requesters` names, or every full member",
+    Role.APPROVER: "somebody whom a rule of `approvals` names, and `deny` does not",
+    Role.KEEPER: "somebody whom `lockers` names, or every full member",
+    Role.REPORTER: "somebody whom the check names",
+    Role.ROLLER: "somebody whom `rollback` names",
+    Role.RESCUER: "somebody whom `emergency` names",
+    Role.REQUESTER: "who asked for this promotion",
+    Role.GIVER: "who approved it",
+    Role.AUTHOR: "who wrote one of its commits, where `commit_authors` is false",
+    Role.LAST_REQUESTER: "who asked for what is there now, where `last_requester` is false",
+}
+"""What each role is, for the documentation and for refusals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +93,28 @@ class Permission:
     never: frozenset[Role] = frozenset()
 
 
+def _row(*to: Role, never: tuple[Role, ...] = ()) -> Permission:
+    return Permission(to=frozenset(to), never=frozenset(never))
+
+
 PERMISSIONS: Mapping[Action, Permission] = {
-    Action.REQUEST: Permission(to=frozenset({Role.MEMBER})),
-    Action.APPROVE: Permission(to=frozenset({Role.APPROVER}), never=frozenset({Role.REQUESTER})),
-    Action.REJECT: Permission(to=frozenset({Role.APPROVER}), never=frozenset({Role.REQUESTER})),
-    Action.CANCEL: Permission(to=frozenset({Role.REQUESTER, Role.APPROVER})),
-    Action.WITHDRAW: Permission(to=frozenset({Role.GIVER})),
-    Action.ASK_AGAIN: Permission(to=frozenset({Role.MEMBER})),
-    Action.SYNC: Permission(to=frozenset({Role.REQUESTER, Role.APPROVER})),
-    Action.ROLL_BACK: Permission(to=frozenset({Role.MEMBER})),
+    Action.REQUEST: _row(Role.ASKER),
+    Action.APPROVE: _row(Role.APPROVER, never=(Role.REQUESTER, Role.AUTHOR, Role.LAST_REQUESTER)),
+    Action.REJECT: _row(Role.APPROVER, never=(Role.REQUESTER,)),
+    Action.CANCEL: _row(Role.REQUESTER, Role.APPROVER),
+    Action.WITHDRAW: _row(Role.GIVER),
+    Action.ASK_AGAIN: _row(Role.ASKER),
+    Action.SYNC: _row(Role.REQUESTER, Role.APPROVER),
+    Action.ROLL_BACK: _row(Role.ASKER, Role.ROLLER),
+    Action.ROLL_BACK_AT_ONCE: _row(Role.ROLLER),
+    Action.REPLACE: _row(Role.ASKER),
+    Action.EMERGENCY: _row(Role.RESCUER),
+    Action.REVIEW: _row(Role.APPROVER, Role.RESCUER, never=(Role.REQUESTER,)),
+    Action.REPORT: _row(Role.REPORTER, never=(Role.REQUESTER,)),
+    Action.LOCK: _row(Role.KEEPER),
+    Action.UNLOCK: _row(Role.KEEPER),
+    Action.BLOCK: _row(Role.KEEPER),
+    Action.UNBLOCK: _row(Role.KEEPER),
 }
 """Nobody but a full member of the workspace may do anything, whatever else they are."""
 
@@ -86,17 +132,44 @@ def require_member(person: Person) -> None:
             raise Refused(f"You may not do that: {reason}. Ask a full member of the workspace.")
 
 
-def roles(
-    person: Person, promotion: Promotion, policy: Policy, members: dict[str, frozenset[str]]
+def standing(
+    person: Person, policy: Policy, members: Members, *, check: CheckRule | None = None
 ) -> frozenset[Role]:
-    """What the person is to the promotion now; `members` holds the people of each user group of the policy."""
+    """What the person is to a target; `members` holds the people of each user group that counts."""
+    emergency, rollback = policy.emergency, policy.rollback
     held = {
         Role.MEMBER: True,
-        Role.REQUESTER: person.id == promotion.requested_by.id,
+        Role.ASKER: policy.requesters is None or policy.requesters.admits(person.id, members),
         Role.APPROVER: policy.admits(person.id, members),
-        Role.GIVER: promotion.approved_by(person.id),
+        Role.KEEPER: policy.lockers is None or policy.lockers.admits(person.id, members),
+        Role.REPORTER: check is not None and check.reporters.admits(person.id, members),
+        Role.ROLLER: rollback is not None and rollback.who.admits(person.id, members),
+        Role.RESCUER: emergency is not None and emergency.who.admits(person.id, members),
     }
     return frozenset(role for role, holds in held.items() if holds)
+
+
+def roles(
+    person: Person, promotion: Promotion, policy: Policy, members: Members, dossier: Dossier | None = None
+) -> frozenset[Role]:
+    """What the person is to the promotion now; `dossier` tells who wrote what it brings."""
+    dossier = dossier or Dossier()
+    held = {
+        Role.REQUESTER: person.id == promotion.requested_by.id,
+        Role.GIVER: promotion.approved_by(person.id),
+        Role.AUTHOR: not policy.commit_authors and _wrote(person, dossier),
+        Role.LAST_REQUESTER: not policy.last_requester and person.id == dossier.last_requester,
+    }
+    return standing(person, policy, members) | {role for role, holds in held.items() if holds}
+
+
+def _wrote(person: Person, dossier: Dossier) -> bool:
+    """Did the person write one of the commits, by id or by address?"""
+    address = (person.email or "").lower()
+    return any(
+        author.user == person.id or (address and author.email.lower() == address)
+        for author in dossier.authors
+    )
 
 
 def may(action: Action, held: frozenset[Role]) -> bool:
@@ -105,17 +178,36 @@ def may(action: Action, held: frozenset[Role]) -> bool:
     return bool(permission.to & held) and not permission.never & held
 
 
-def require(action: Action, held: frozenset[Role], promotion: Promotion) -> None:
-    """Raise `Refused`, with the reason, where somebody with these roles may not do it."""
+def require(action: Action, held: frozenset[Role], what: str) -> None:
+    """Raise `Refused`, with the reason, where somebody with these roles may not do it; `what` is what to do it to."""
     permission = PERMISSIONS[action]
-    if permission.never & held:
-        raise Refused(f"You asked for {promotion.title}, so somebody else must {action}.")
+    for role in (Role.REQUESTER, Role.AUTHOR, Role.LAST_REQUESTER):
+        if role in permission.never & held:
+            raise Refused(_NEVER[role].format(what=what, action=action))
     if not permission.to & held:
-        raise Refused(_refusal(action, promotion))
+        raise Refused(_refusal(action, what))
 
 
-def _refusal(action: Action, promotion: Promotion) -> str:
+_NEVER = {
+    Role.REQUESTER: "You asked for {what}, so somebody else must {action}.",
+    Role.AUTHOR: "You wrote one of the commits of {what}, so somebody else must {action}.",
+    Role.LAST_REQUESTER: "You asked for what is there now, so somebody else must {action} {what}.",
+}
+
+
+def _refusal(action: Action, what: str) -> str:
     if action is Action.WITHDRAW:
-        return f"You have not approved {promotion.title}, so there is nothing to withdraw."
+        return f"You have not approved {what}, so there is nothing to withdraw."
     who = " or ".join(sorted(role.value for role in PERMISSIONS[action].to))
-    return f"You may not {action} {promotion.title}: only the {who} may. The card says who that is."
+    return (
+        f"You may not {action} {what}: only the {who} may. {_WHERE.get(action, 'The card says who that is.')}"
+    )
+
+
+_IN_FILE = "promote.yaml names them."
+_WHERE = {
+    action: _IN_FILE
+    for action in Action
+    if action not in (Action.APPROVE, Action.REJECT, Action.CANCEL, Action.SYNC)
+}
+"""Where people find out who may."""

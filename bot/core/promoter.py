@@ -444,7 +444,7 @@ class Promoter:
         held = people.roles(person, promotion, target.policy, {})
         if not people.may(action, held):  # user groups are asked of Slack only where they can matter
             held = people.roles(person, promotion, target.policy, await self._members(target))
-        people.require(action, held, promotion)
+        people.require(action, held, promotion.title)
         return promotion, target, person
 
     async def _members(self, target: Target) -> dict[str, frozenset[str]]:
