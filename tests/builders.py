@@ -78,9 +78,8 @@ def requested(where: Target = PROD, **changes: Any) -> Promotion:
         by=DANA,
         at=NOON,
         reason="fixes INC-42",
-        seal="0" * 64,
     )
-    return replace(promotion, **changes)
+    return replace(promotion, **({"request_seal": "0" * 64} | changes))
 
 
 def approval(promotion: Promotion, by: Signer = AMY, *, at: datetime = NOON + MINUTE) -> Approval:

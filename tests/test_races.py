@@ -125,7 +125,6 @@ def asked(id: PromotionId, where: Target, *, by: Signer = DANA, old: str = "1", 
         by=by,
         at=NOON,
         reason=None,
-        seal="",
     )
     seal = SEALER.seal(
         id=id,

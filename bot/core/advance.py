@@ -6,22 +6,30 @@ or a crash needs no code of its own.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from bot.core import people, same_image, trailers
 from bot.core.announcing import Announcing
-from bot.core.catalog import Catalog, Target
+from bot.core.board import Lock, Scope
+from bot.core.catalog import Catalog, Image, Target
+from bot.core.dossier import Dossier
+from bot.core.drafting import Drafting
 from bot.core.errors import Conflict, Failed, Newer, Refused, Stale, Unavailable
 from bot.core.following import Following
+from bot.core.gates import Answers
+from bot.core.gates import span as in_words
+from bot.core.membership import is_member, known_dossier, members_of
 from bot.core.outcome import Outcome
+from bot.core.people import Action
+from bot.core.policy import Members
 from bot.core.ports import Author, Change, Clock, Directory, Edit, Images, Plan, Store, ValuesRepository
 from bot.core.promotion import Approval, Phase, Promotion
 from bot.core.rollout import Look
 from bot.core.seals import FORGED, Sealer
+from bot.core.terms import gates_passed_by, target_for
 
 NOW = timedelta(0)
 AT_ONCE_AGAIN = timedelta(milliseconds=100)
@@ -34,6 +42,8 @@ LANDS_WITHIN = timedelta(minutes=2)
 LOOK_AGAIN = timedelta(seconds=5)
 GIVE_UP_AFTER = 3
 LONGEST_NAME = 60
+GATES_ASKED_EVERY = timedelta(minutes=1)
+"""How often somebody's gates are asked who wants to start when they open."""
 UNCONFIGURED = timedelta(minutes=10)
 """How often a promotion is looked at whose target was taken out of promote.yaml: it is kept until that is back."""
 
@@ -49,6 +59,7 @@ class Engine:
     directory: Directory
     clock: Clock
     sealer: Sealer
+    drafting: Drafting
     following: Following
     announcing: Announcing
     alarm: Callable[[str], None]
@@ -64,7 +75,7 @@ class Engine:
         if promotion is None:
             return 0, None
         try:
-            target = self.catalog.target(promotion.app, promotion.environment)
+            target = target_for(promotion, self.catalog.target(promotion.app, promotion.environment))
         except Refused:
             return promotion.edition, UNCONFIGURED
         look = await self.store.look(id)
@@ -109,10 +120,10 @@ class Engine:
             # Only the remote knows what became of the commit, and it will not say: keep asking.
             await self._wait_for(promotion, look, str(error))
             return back_off(look.tries)
-        if look.waits_for:
+        if look.waits_for or (look.held_by and again == NOW):
             latest = await self.store.look(promotion.id)
             await self.store.save_look(
-                promotion.id, replace(latest, waits_for="", not_before=None, tries=0, breaks=0)
+                promotion.id, replace(latest, waits_for="", held_by="", not_before=None, tries=0, breaks=0)
             )
         return again
 
@@ -188,38 +199,114 @@ class Engine:
         now = self.clock.now()
         if promotion.base and (found := await self._find(promotion, target)):
             return await self._found_again(promotion, found)
-        # The time of the request is sealed, that of the approval is not: an old promotion cannot be replayed.
-        approved_at = min(promotion.approved_at or now, promotion.requested_at + target.policy.expires)
-        if now >= approved_at + target.policy.start_within:
-            minutes = int(target.policy.start_within.total_seconds() // 60)
-            why = f"it could not be written within {minutes} minutes of its approval; nothing was committed"
-            return await self._save(promotion, promotion.expire(at=now, why=why))
-        if doubt := self.sealer.doubt(promotion, target):
-            if doubt == FORGED:
-                self.alarm(f"The record of {promotion.id} says what nobody decided: {doubt}.")
-            why = f"{doubt}; nothing was committed"
-            return await self._save(promotion, promotion.outdate(at=now, why=why))
-        if newer := await self._newer(promotion, target):
-            why = f"{newer.id} asks for {newer.version}"
-            return await self._save(promotion, promotion.supersede(at=now, why=why))
+        if ended := await self._may_not_be_written(promotion, target):
+            return await self._save(promotion, ended)
         kept = await self._still_valid(promotion, target)
         if not target.policy.is_satisfied([approval.by.id for approval in kept], await self._members(target)):
             why = "an approver may not approve any more"
             return await self._save(promotion, promotion.lose_quorum(at=now, kept=kept, why=why))
         try:
             plan = await self._checked_plan(promotion, target)
-            why = await same_image.pushed_anew(self.images, promotion, target)
+            moved = await self._moved_since(promotion, target, plan)
         except Failed as error:
             return await self._save(promotion, promotion.fail(at=now, why=str(error)))
-        if plan.old_version != promotion.old_version:
-            why = await self._moved(promotion, target, plan.old_version)
-            return await self._save(promotion, promotion.outdate(at=now, why=why))
-        if why:
-            return await self._save(promotion, promotion.outdate(at=now, why=why))
+        if moved:
+            return await self._save(promotion, promotion.outdate(at=now, why=moved))
+        if (again := await self._held_by_gates(promotion, target)) is not None:
+            return again
         await self.following.remember_baseline(promotion, target)
         committing = promotion.start_commit(at=now, base=promotion.base or plan.base, approvals=kept)
         await self._save(promotion, committing)
         return await self._push(committing, target)
+
+    async def _may_not_be_written(self, promotion: Promotion, target: Target) -> Promotion | None:
+        """The promotion at its end, where it came too late, was tampered with, or is not wanted any more."""
+        now = self.clock.now()
+        # The time of the request is sealed, that of the approval is not: an old promotion cannot be replayed.
+        approved_at = min(promotion.approved_at or now, promotion.requested_at + target.policy.expires)
+        within = target.policy.waits if promotion.waits else target.policy.start_within
+        if now >= approved_at + within:
+            why = f"it could not be written within {in_words(within)} of its approval; nothing was committed"
+            return promotion.expire(at=now, why=why)
+        if doubt := self.sealer.doubt(promotion, target):
+            if doubt == FORGED:
+                self.alarm(f"The record of {promotion.id} says what nobody decided: {doubt}.")
+            return promotion.outdate(at=now, why=f"{doubt}; nothing was committed")
+        if newer := await self._newer(promotion, target):
+            return promotion.supersede(at=now, why=f"{newer.id} asks for {newer.version}")
+        if why := await self._lost_right(promotion):
+            return promotion.outdate(at=now, why=f"{why}; nothing was committed")
+        return None
+
+    async def _moved_since(self, promotion: Promotion, target: Target, plan: Plan) -> str:
+        """What is not as it was when it was asked for; empty where everything is."""
+        if plan.old_version != promotion.old_version:
+            return await self._moved(promotion, target, plan.old_version)
+        if why := await same_image.pushed_anew(self.images, promotion, target):
+            return why
+        try:
+            dossier = await known_dossier(self.store, promotion)
+        except Refused as refused:
+            return f"{str(refused).partition('.')[0]}; nothing was committed"
+        if not (dossier.binds_watched and dossier.watched):
+            return ""
+        known = {commit.revision for commit in dossier.watched.newest}
+        watched = await self.drafting.watched_now(target)
+        if watched.unknown:
+            raise Unavailable("the list of what would be deployed with it", watched.unknown)
+        added = [commit for commit in watched.newest if commit.revision not in known]
+        if not added and watched.count == dossier.watched.count:
+            return ""
+        subject = trailers.one_line(added[0].subject)[:LONGEST_NAME] if added else "a commit was taken away"
+        return (
+            f"what {promotion.environment} renders from changed after it was asked for ({subject}); "
+            "nothing was committed"
+        )
+
+    async def _lost_right(self, promotion: Promotion) -> str:
+        """Why whoever took a shorter way may not take it any more; empty where they may, or it was the ordinary one."""
+        if promotion.way is None:
+            return ""
+        action = Action.EMERGENCY if promotion.is_emergency else Action.ROLL_BACK_AT_ONCE
+        policy = self.catalog.target(promotion.app, promotion.environment).policy
+        named = (policy.emergency and policy.emergency.who, policy.rollback and policy.rollback.who)
+        groups = frozenset(group for listed in named if listed for group in listed.groups)
+        person = await self.directory.person(promotion.requested_by.id)
+        held = people.standing(person, policy, await members_of(self.directory, groups))
+        if is_member(person) and people.may(action, held):
+            return ""
+        return f"{promotion.requested_by.name} may not {action} any more"
+
+    async def _held_by_gates(self, promotion: Promotion, target: Target) -> timedelta | None:
+        """Ask every gate once more: None where all are open; else when to look again, or what became of it is saved."""
+        now, answers = self.clock.now(), await self._answers(promotion, target)
+        if answers.are_open:
+            return None
+        if promotion.waits and all(answer.may_open for answer in answers.closed):
+            await self._wait_for_gates(promotion, answers)
+            opens_in = answers.opens_at - now if answers.opens_at else GATES_ASKED_EVERY
+            return min(max(opens_in, NOW), GATES_ASKED_EVERY)
+        if len(answers.unknown) == len(answers.closed):
+            raise Unavailable("what has to be checked first", answers.says)
+        says = "; ".join(answer.says for answer in answers.closed if answer not in answers.unknown)
+        why = f"{says.rstrip('.')}; nothing was committed"
+        return await self._save(promotion, promotion.outdate(at=now, why=why))
+
+    async def _answers(self, promotion: Promotion, target: Target) -> Answers:
+        return await self.drafting.gatekeeper.ask(
+            target,
+            None if promotion.is_rollback else self.catalog.before(target),
+            Image(version=promotion.version, digest=promotion.digest),
+            skips=gates_passed_by(promotion, target),
+            is_rollback=promotion.is_rollback,
+        )
+
+    async def _wait_for_gates(self, promotion: Promotion, answers: Answers) -> None:
+        """The card says what it waits for; that is saved only where it changes, as every save is a look."""
+        look = await self.store.look(promotion.id)
+        waiting = f"It starts by itself when it may: {answers.says}"
+        if look.held_by != waiting:
+            await self.store.save_look(promotion.id, replace(look, held_by=waiting))
 
     async def _push(self, promotion: Promotion, target: Target) -> timedelta:
         """Only the call whose own save reached `committing` comes here; every other one looks at the remote first."""
@@ -268,6 +355,8 @@ class Engine:
             return LOOK_AGAIN
         if await same_image.pushed_anew(self.images, promotion, target):
             return LOOK_AGAIN
+        if not (await self._answers(promotion, target)).are_open:
+            return LOOK_AGAIN
         return await self._push(promotion, target)
 
     async def _found_again(self, promotion: Promotion, revision: str) -> timedelta:
@@ -278,6 +367,7 @@ class Engine:
     async def _committed(self, promotion: Promotion, revision: str) -> timedelta:
         """The commit is on the branch: this promotion is followed now, and the older one no more."""
         now = self.clock.now()
+        await self._lock_after_rollback(promotion, now)
         changes = [Change(before=promotion, after=promotion.commit(at=now, revision=revision))]
         older = await self.store.followed(self.catalog.target(promotion.app, promotion.environment))
         if older and older != promotion.id and (before := await self._committed_still(older)):
@@ -285,6 +375,22 @@ class Engine:
             changes.append(Change(before=before, after=before.supersede(at=now, why=why)))
         await self.store.save(changes, holds=self._holds(promotion))
         return NOW
+
+    async def _lock_after_rollback(self, promotion: Promotion, now: datetime) -> None:
+        """What was rolled back stays so until somebody unlocks it. Safe to repeat."""
+        target = self.catalog.target(promotion.app, promotion.environment)
+        rule = target.policy.rollback
+        if not promotion.is_rollback or rule is None or not rule.locks:
+            return
+        await self.drafting.board.lock(
+            Lock(
+                scope=Scope(app=target.app, environment=target.environment),
+                by=promotion.requested_by.id,
+                reason=f"rolled back to {promotion.version} by {promotion.id}",
+                at=now,
+                after=promotion.id,
+            )
+        )
 
     async def _committed_still(self, id: str) -> Promotion | None:
         """The older promotion, unless it came to its end this very moment, or belongs to a newer version of the bot."""
@@ -322,22 +428,21 @@ class Engine:
 
     async def _still_valid(self, promotion: Promotion, target: Target) -> tuple[Approval, ...]:
         """The approvals whose givers may still approve."""
-        members = await self._members(target)
+        members, dossier = await self._members(target), await self._dossier(promotion)
         kept = []
         for approval in promotion.approvals:
             person = await self.directory.person(approval.by.id)
-            try:
-                people.require_member(person)
-            except Refused:
-                continue
-            if target.policy.admits(person.id, members) and person.id != promotion.requested_by.id:
+            held = people.roles(person, promotion, target.policy, members, dossier)
+            if is_member(person) and people.may(Action.APPROVE, held):
                 kept.append(approval)
         return tuple(kept)
 
-    async def _members(self, target: Target) -> dict[str, frozenset[str]]:
-        groups = sorted(target.policy.deciding_groups)
-        found = await asyncio.gather(*(self.directory.members(group) for group in groups))
-        return dict(zip(groups, found, strict=True))
+    async def _dossier(self, promotion: Promotion) -> Dossier:
+        """What was found about it; nothing, where that is lost: then nothing is committed either."""
+        return await self.store.dossier(promotion.id) or Dossier()
+
+    async def _members(self, target: Target) -> Members:
+        return await members_of(self.directory, target.policy.deciding_groups)
 
     async def _moved(self, promotion: Promotion, target: Target, found: str) -> str:
         """What became of the value while people decided, and whose commit that was, where it can be told."""

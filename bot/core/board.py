@@ -37,6 +37,8 @@ class Lock:
     reason: str
     at: datetime
     until: datetime | None = None
+    after: str | None = None
+    """The rollback that put it up: another rollback passes it."""
 
     def holds_at(self, now: datetime) -> bool:
         """Does it still hold?"""

@@ -143,7 +143,15 @@ class Target:
             apart.append(application.namespace)
         return f"{application.name} ({', '.join(apart)})" if apart else application.name
 
-    def content_hash(self, *, old_version: str, version: str, digest: str, changes: Sequence[object]) -> str:
+    def content_hash(
+        self,
+        *,
+        old_version: str,
+        version: str,
+        digest: str,
+        changes: Sequence[object],
+        dossier: str | None = None,
+    ) -> str:
         """What an approval is bound to: `sha256:…` over all that is shown and will be changed, and the rules."""
         return sha256(
             repr(
@@ -160,6 +168,7 @@ class Target:
                     digest,
                     tuple(changes),
                     self.policy.fingerprint,
+                    *([dossier] if dossier else []),
                 )
             )
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 
@@ -73,4 +74,5 @@ class Dossier:
     @property
     def fingerprint(self) -> str:
         """A short hash of all of it, that a promotion keeps: nobody can change it afterwards."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:32]
+        words = json.dumps(asdict(self), default=str, sort_keys=True)
+        return hashlib.sha256(words.encode()).hexdigest()[:32]

@@ -41,22 +41,25 @@ class Gatekeeper:
         *,
         skips: frozenset[Gate] = frozenset(),
         is_quick: bool = False,
+        is_rollback: bool = False,
     ) -> Answers:
         """What every gate says now, in a fixed order; `skips` are not asked.
 
         Quick is what the store and the clock alone can tell, for a click that has to be answered at once.
         """
-        questions = self._questions(target, source, image)
+        questions = self._questions(target, source, image, is_rollback=is_rollback)
         if is_quick:
             questions = [each for each in questions if each[0] not in (Gate.PROBES, Gate.PARITY)]
         asked = [(gate, question) for gate, question in questions if gate not in skips]
         answers = await asyncio.gather(*(_answered(gate, question) for gate, question in asked))
         return Answers(tuple(answer for found in answers for answer in found))
 
-    def _questions(self, target: Target, source: Target | None, image: Image) -> list[tuple[Gate, Question]]:
+    def _questions(
+        self, target: Target, source: Target | None, image: Image, *, is_rollback: bool
+    ) -> list[tuple[Gate, Question]]:
         policy = target.policy
         found: list[tuple[Gate, Question]] = [
-            (Gate.LOCKS, lambda: self._locks(target)),
+            (Gate.LOCKS, lambda: self._locks(target, is_rollback=is_rollback)),
             (Gate.BAD_VERSION, lambda: self._bad_version(target, image)),
         ]
         if source and policy.soak:
@@ -70,8 +73,9 @@ class Gatekeeper:
         probes = [partial(self._probe, probe, target, image) for probe in policy.probes]
         return [*found, *((Gate.PROBES, ask) for ask in probes)]
 
-    async def _locks(self, target: Target) -> tuple[Answer, ...]:
-        return (gates.locks(target, await self.board.locks(), now=self.clock.now()),)
+    async def _locks(self, target: Target, *, is_rollback: bool) -> tuple[Answer, ...]:
+        found = await self.board.locks()
+        return (gates.locks(target, found, now=self.clock.now(), is_rollback=is_rollback),)
 
     async def _bad_version(self, target: Target, image: Image) -> tuple[Answer, ...]:
         return (gates.bad_version(image, await self.board.bad_versions(target.app)),)

@@ -41,6 +41,11 @@ class Answer:
         """May it pass?"""
         return self.stand is Stand.OPEN
 
+    @property
+    def may_open(self) -> bool:
+        """Can this gate open for the same build and the same request, with time or with somebody's help?"""
+        return self.gate not in (Gate.ORDER, Gate.IMAGE, Gate.BAD_VERSION)
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -157,9 +162,13 @@ def windows(hours: Hours) -> Answer:
     return Answer(gate=Gate.WINDOWS, stand=stand, says=hours.says, opens_at=hours.changes_at)
 
 
-def locks(target: Target, found: Iterable[Lock], *, now: datetime) -> Answer:
-    """Has nobody locked it?"""
-    held = [lock for lock in found if lock.scope.covers(target) and lock.holds_at(now)]
+def locks(target: Target, found: Iterable[Lock], *, now: datetime, is_rollback: bool = False) -> Answer:
+    """Has nobody locked it? What a rollback has locked, another rollback passes."""
+    held = [
+        lock
+        for lock in found
+        if lock.scope.covers(target) and lock.holds_at(now) and not (is_rollback and lock.after)
+    ]
     if not held:
         return opened(Gate.LOCKS, "nobody has locked it")
     ends = [lock.until for lock in held]

@@ -205,7 +205,7 @@ def _refusal(action: Action, what: str) -> str:
 
 
 _IN_FILE = "promote.yaml names them."
-_WHERE = {
+_WHERE: Mapping[Action, str] = {
     action: _IN_FILE
     for action in Action
     if action not in (Action.APPROVE, Action.REJECT, Action.CANCEL, Action.SYNC)

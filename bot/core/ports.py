@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from bot.core.catalog import UNKNOWN, Application, Image, Repository, Target
-from bot.core.dossier import Commits
+from bot.core.dossier import Commits, Dossier
 from bot.core.people import Person
 from bot.core.policy import Probe, Window
 from bot.core.promotion import Event, LineChange, Phase, Promotion, PromotionId
@@ -129,6 +129,14 @@ class Store(Protocol):
 
     async def save_look(self, id: str, look: Look) -> None:
         """Remember the last look; the last write wins, and no edition is counted."""
+        ...
+
+    async def dossier(self, id: str) -> Dossier | None:
+        """What was found about it when it was asked for; None where nothing is kept."""
+        ...
+
+    async def save_dossier(self, id: str, dossier: Dossier) -> None:
+        """Keep it as long as the promotion may be open."""
         ...
 
 

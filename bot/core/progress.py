@@ -126,6 +126,8 @@ class Look:
     applications: tuple[Progress, ...] = field(default=())
     waits_for: str = ""
     """What the promotion waits for, as a sentence for people: an outside system that does not answer."""
+    held_by: str = ""
+    """Which gates it waits for, as a sentence for people, where it starts when they open."""
     not_before: datetime | None = None
     """Until when that system asked for a pause."""
     tries: int = 0

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-from bot.core import gates, people, rollback, same_image
+from bot.core import people, rollback, same_image
 from bot.core import promotion as promotions
 from bot.core.catalog import UNKNOWN, Application, Catalog, Image, Target, checked_version
+from bot.core.dossier import Dossier
+from bot.core.drafting import Draft, Drafting, GatesClosed
 from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy, Unavailable
+from bot.core.membership import known_dossier, members_of, require_somebody
 from bot.core.people import Action, Person
+from bot.core.policy import Gate, Policy
 from bot.core.ports import Card, Change, Clock, Cluster, Directory, Images, Store, ValuesRepository
-from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
+from bot.core.promotion import Approval, Decision, Event, Phase, Promotion, Terms, Way
 from bot.core.rollout import ApplicationFacts, Stage
 from bot.core.seals import Sealer, request_words
+from bot.core.terms import gates_passed, gates_passed_by, target_for, under
 from bot.core.trailers import one_line
 
 TRIES = 5
@@ -24,6 +30,9 @@ LONGEST_REASON = 500
 MOST_COMMITS = 500
 """How far back a rollback looks for what was there before, in commits of ours."""
 MOST_ASKED = 20
+MOST_OPEN = 5
+"""How many open requests one person may have."""
+MOST_LISTED = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +47,27 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How somebody asks: to start when the gates open, in place of a request nobody approved, in an emergency."""
+
+    waits: bool = False
+    replaces: bool = False
+    incident: str | None = None
+    """What burns; with it the request breaks glass."""
+
+
+PLAINLY = Manner()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What a request would be, and why this person could not make it; empty where they could."""
+
+    draft: Draft
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promoter:
     """What people can do, one method a use case; each raises `Refused` or `Unavailable`."""
 
@@ -49,6 +79,7 @@ class Promoter:
     directory: Directory
     clock: Clock
     sealer: Sealer
+    drafting: Drafting
 
     async def request(
         self,
@@ -59,38 +90,38 @@ class Promoter:
         reason: str | None,
         user: str,
         delivery: str | None = None,
+        manner: Manner = PLAINLY,
     ) -> Promotion:
-        """Ask that a target run a version; without one, the version that is live in the environment before."""
+        """Ask that a target run a version; without one, the version that is live in the environment before.
+
+        Raises `GatesClosed` where something stands in the way that the request may not pass or wait for.
+        """
+        person = await self.member(user)
+        target, skips = await self._may_ask(app, environment, person, reason, manner)
+        draft = await self.drafting.draft(target, _checked(version), skips=skips)
+        self._require_change(draft, was_named=version is not None)
+        _require_open(draft, waits=manner.waits)
+        await self._require_somebody(draft, person)
+        terms = await self._terms(draft, manner, way=Way.EMERGENCY if manner.incident else None)
+        source = draft.source
+        promotion = self._asked(
+            draft, source=source.environment if source else "ci", by=person, reason=reason, terms=terms
+        )
+        return await self._create(promotion, draft, delivery, replaces=manner.replaces)
+
+    async def can(self, *, app: str, environment: str, version: str | None, user: str) -> Outlook:
+        """Could this person ask for it now, and who could approve it? Nothing is recorded."""
         person = await self.member(user)
         target = self.catalog.target(app, environment)
-        if version is not None:
-            checked_version(version)
-        self._require_somebody(target, person)
-        source = self.catalog.before(target)
-        pinned = version or await self._live(target, source)
-        held = await self._held(target, source, pinned)
-        digest = await same_image.proved(
-            self.images, target, held, where=source.environment if source else "CI"
-        )
-        plan = await self.values.plan(target, pinned, digest=digest)
-        if plan.is_done:
-            told = "" if version or not source else f", which is what {source.environment} runs"
-            raise Refused(f"{environment} already runs {pinned}{told}; nothing to do.")
-        if version and source:
-            gates.require_order(target, source, wanted=version, live=await self._live(target, source))
-        promotion = promotions.request(
-            target,
-            id=promotions.new_id(),
-            source=source.environment if source else "ci",
-            version=pinned,
-            old_version=plan.old_version,
-            changes=plan.changes,
-            digest=digest,
-            by=person.signer,
-            at=self.clock.now(),
-            reason=_reason(reason),
-        )
-        return await self._create(self._sealed(promotion), target, delivery)
+        draft = await self.drafting.draft(target, _checked(version), skips=frozenset())
+        why_not = ""
+        try:
+            self._require_change(draft, was_named=version is not None)
+            await self._require_right(Action.REQUEST, target, person)
+            await self._require_somebody(draft, person)
+        except Refused as refused:
+            why_not = str(refused)
+        return Outlook(draft=draft, why_not=why_not)
 
     async def roll_back(
         self,
@@ -104,39 +135,154 @@ class Promoter:
     ) -> Promotion:
         """Ask that a target run again what it ran before; without a version, the last one that did not fail.
 
-        It needs the environment's ordinary approval, and takes the place of a request that nobody has written yet.
+        It needs the environment's ordinary approval, but for what `rollback` of the policy says; it takes the place
+        of a request that nobody has written yet.
         """
         person = await self.member(user)
         target = self.catalog.target(app, environment)
-        if version is not None:
-            checked_version(version)
-        self._require_somebody(target, person)
-        written = await self.values.written(target.repository, limit=MOST_COMMITS)
-        stood, stack = rollback.history(written, target), rollback.deployed(written, target)
-        if version is None:
-            now, bad = await self.values.current(target), await self._failed(stack)
-            wanted = rollback.before(stack, now=now, bad=bad, target=target)
-        else:
-            wanted = rollback.wanted(stood, version, target)
-        digest = await same_image.proved(self.images, target, wanted.image, where=environment)
-        plan = await self.values.plan(target, wanted.image.version, digest=digest)
-        if plan.is_done:
+        await self._require_right(Action.ROLL_BACK, target, person)
+        wanted, stack, at = await self._wanted(target, _checked(version))
+        now = await self.values.current(target)
+        way = await self._lighter(target, person, wanted, stack, since=at)
+        skips = gates_passed(target, way=way, is_rollback=True)
+        draft = await self.drafting.draft_back(under(target, skips), wanted.image, skips=skips)
+        if draft.plan.is_done:
             raise Refused(f"{environment} already runs {wanted.image.version}; nothing to roll back.")
-        newest = next((each for each in reversed(stack) if each.image.version == plan.old_version), None)
-        promotion = promotions.request(
-            target,
-            id=promotions.new_id(),
+        _require_open(draft, waits=False)
+        await self._require_somebody(draft, person)
+        newest = next((each for each in reversed(stack) if each.image.version == now.version), None)
+        promotion = self._asked(
+            draft,
             source=environment,
-            version=wanted.image.version,
-            old_version=plan.old_version,
-            changes=plan.changes,
-            digest=digest,
-            by=person.signer,
-            at=self.clock.now(),
-            reason=_reason(reason),
+            by=person,
+            reason=reason,
+            terms=await self._terms(draft, PLAINLY, way=way),
             rollback_of=(newest.promotion if newest else None) or UNKNOWN,
         )
-        return await self._create(self._sealed(promotion), target, delivery)
+        return await self._create(promotion, draft, delivery)
+
+    async def _wanted(
+        self, target: Target, version: str | None
+    ) -> tuple[rollback.Deployed, Sequence[rollback.Deployed], datetime | None]:
+        """What to go back to, what stood in the target, and since when the newest of it does."""
+        written = await self.values.written(target.repository, limit=MOST_COMMITS)
+        stood, stack = rollback.history(written, target), rollback.deployed(written, target)
+        at = rollback.since(written, target)
+        if version is not None:
+            return rollback.wanted(stood, version, target), stack, at
+        now, bad = await self.values.current(target), await self._failed(stack)
+        return rollback.before(stack, now=now, bad=bad, target=target), stack, at
+
+    async def _lighter(
+        self,
+        target: Target,
+        person: Person,
+        wanted: rollback.Deployed,
+        stack: Sequence[rollback.Deployed],
+        *,
+        since: datetime | None,
+    ) -> Way | None:
+        """May this rollback go without approval? Only to what was live directly before, proved, and soon enough."""
+        rule = target.policy.rollback
+        if rule is None or not target.policy.needs_approval:
+            return None
+        held = await self._standing(target, person, rule.who.groups)
+        if not people.may(Action.ROLL_BACK_AT_ONCE, held) or not wanted.image.has_digest:
+            return None
+        now = await self.values.current(target)
+        earlier = [each for each in stack if not each.image.may_be(now)]
+        if not earlier or earlier[-1] != wanted or wanted.promotion in await self._failed(stack):
+            return None
+        is_soon = since is not None and self.clock.now() - since <= rule.within
+        return Way.AT_ONCE if is_soon or await self._is_degraded(target) else None
+
+    async def _is_degraded(self, target: Target) -> bool:
+        facts = await asyncio.gather(
+            *(self.cluster.observe(target, each, refresh=False) for each in target.applications)
+        )
+        return any(each.health == "Degraded" for each in facts)
+
+    def _require_change(self, draft: Draft, *, was_named: bool) -> None:
+        if draft.plan.is_done:
+            environment, source = draft.target.environment, draft.source
+            told = "" if was_named or not source else f", which is what {source.environment} runs"
+            raise Refused(f"{environment} already runs {draft.image.version}{told}; nothing to do.")
+
+    async def _may_ask(
+        self, app: str, environment: str, person: Person, reason: str | None, manner: Manner
+    ) -> tuple[Target, frozenset[Gate]]:
+        """The target under the terms of this request, and the gates that it passes, where the person may ask so."""
+        target = self.catalog.target(app, environment)
+        if manner.incident is None:
+            await self._require_right(Action.REQUEST, target, person)
+            await self._require_few_open(person)
+            return target, frozenset()
+        if target.policy.emergency is None:
+            raise Refused(f"Nobody may break glass for {environment}: promote.yaml has no emergency for it.")
+        await self._require_right(Action.EMERGENCY, target, person)
+        if not (_reason(reason) and _reason(manner.incident)):
+            raise Refused("An emergency needs a reason and the incident that it belongs to.")
+        skips = gates_passed(target, way=Way.EMERGENCY, is_rollback=False)
+        return under(target, skips), skips
+
+    async def _require_right(self, action: Action, target: Target, person: Person) -> None:
+        """Raise `Refused` where the person may not do it to the target; groups are asked only where they matter."""
+        held = people.standing(person, target.policy, {})
+        if not people.may(action, held):
+            held = await self._standing(target, person, _groups_for(action, target.policy))
+        people.require(action, held, f"promotions of {target.app} to {target.environment}")
+
+    async def _standing(
+        self, target: Target, person: Person, groups: Iterable[str]
+    ) -> frozenset[people.Role]:
+        return people.standing(person, target.policy, await members_of(self.directory, groups))
+
+    async def _require_few_open(self, person: Person) -> None:
+        """One person cannot hold everything."""
+        waiting = [
+            each
+            for phase in (Phase.REQUESTED, Phase.APPROVED)
+            for each in await self.store.in_phase(phase, limit=MOST_LISTED)
+        ]
+        own = [each for each in waiting if each.requested_by.id == person.id]
+        if len(own) >= MOST_OPEN:
+            names = ", ".join(each.id for each in own[:MOST_OPEN])
+            raise Refused(f"You have {len(own)} open requests: {names}. Cancel one, or wait for one to end.")
+
+    async def _terms(self, draft: Draft, manner: Manner, *, way: Way | None) -> Terms:
+        return Terms(
+            way=way,
+            incident=_reason(manner.incident),
+            waits=manner.waits,
+            dossier=draft.dossier.fingerprint if draft.dossier != Dossier() else None,
+        )
+
+    def _asked(
+        self,
+        draft: Draft,
+        *,
+        source: str,
+        by: Person,
+        reason: str | None,
+        terms: Terms,
+        rollback_of: str | None = None,
+    ) -> Promotion:
+        """The sealed request."""
+        promotion = promotions.request(
+            draft.target,
+            id=promotions.new_id(),
+            source=source,
+            version=draft.image.version,
+            old_version=draft.plan.old_version,
+            changes=draft.plan.changes,
+            digest=draft.image.digest,
+            by=by.signer,
+            at=self.clock.now(),
+            reason=_reason(reason),
+            rollback_of=rollback_of,
+            terms=terms,
+        )
+        return self._sealed(promotion)
 
     async def roll_back_from(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
         """Take back this very promotion, as long as what it brought is still there."""
@@ -161,6 +307,7 @@ class Promoter:
             reason=old.reason,
             user=user,
             delivery=delivery,
+            manner=Manner(waits=bool(old.waits)),
         )
 
     async def approve(self, id: str, *, user: str, content_hash: str | None = None) -> Promotion:
@@ -172,6 +319,7 @@ class Promoter:
             raise Refused(
                 f"{promotion.id} is not what that button showed; look at its card and decide again."
             )
+        await self._require_gates(promotion, target)
         now = self.clock.now()
         if why := await same_image.pushed_anew(self.images, promotion, target):
             await self._change(promotion, lambda current: current.outdate(at=now, why=why))
@@ -185,6 +333,29 @@ class Promoter:
         )
         approval = Approval(by=person.signer, at=now, content_hash=promotion.content_hash, seal=seal)
         return await self._change(promotion, lambda current: current.approve(approval))
+
+    async def _require_gates(self, promotion: Promotion, target: Target) -> None:
+        """Raise `Refused` where something stands in the way now that only a new request, or time, can mend."""
+        answers = await self.drafting.gatekeeper.ask(
+            target,
+            None if promotion.is_rollback else self.catalog.before(target),
+            Image(version=promotion.version, digest=promotion.digest),
+            skips=gates_passed_by(promotion, target),
+            is_quick=True,
+            is_rollback=promotion.is_rollback,
+        )
+        standing = [each for each in answers.closed if not (promotion.waits and each.may_open)]
+        if standing:
+            says = "; ".join(each.says.rstrip(".") for each in standing)
+            raise Refused(f"{promotion.id} cannot be approved now: {says}.")
+
+    async def review(self, id: str, *, user: str, why: str | None = None) -> Promotion:
+        """Acknowledge, as somebody else, that glass was broken."""
+        promotion, _, _ = await self._authorised(Action.REVIEW, id, user)
+        now = self.clock.now()
+        return await self._change(
+            promotion, lambda current: current.review(by=user, at=now, why=_reason(why))
+        )
 
     async def withdraw(self, id: str, *, user: str) -> Promotion:
         """Take back one's own approval."""
@@ -325,8 +496,8 @@ class Promoter:
         return tuple(await asyncio.gather(*(self._place(target) for target in targets[:MOST_PLACES])))
 
     def target_of(self, promotion: Promotion) -> Target:
-        """The promotion's target, as the configuration describes it now."""
-        return self.catalog.target(promotion.app, promotion.environment)
+        """The promotion's target, as the configuration describes it now, under the promotion's own terms."""
+        return target_for(promotion, self.catalog.target(promotion.app, promotion.environment))
 
     def _first_environment(self, app: str) -> str:
         for environment in self.catalog.environments:
@@ -359,30 +530,6 @@ class Promoter:
         except Newer:
             return None
 
-    async def _live(self, target: Target, source: Target | None) -> str:
-        """The version that the environment before runs, live and healthy."""
-        if source is None:
-            raise Refused(
-                f"{target.environment} is the first environment, so say which version: "
-                f"/promote {target.app} <version> {target.environment}"
-            )
-        facts = await asyncio.gather(*(self._compared(source, each) for each in source.applications))
-        return checked_version(gates.live_version(source, facts))
-
-    async def _held(self, target: Target, source: Target | None, version: str) -> Image:
-        """The version, with the digest that the environment before holds for it, where this one's file has one."""
-        if not target.digests or source is None:
-            return Image(version=version)
-        held = await self.values.current(source)
-        return held if held.version == version else Image(version=version)
-
-    async def _compared(self, target: Target, application: Application) -> ApplicationFacts:
-        """The facts; where Argo CD has not compared since its last operation, they are asked of it anew."""
-        facts = await self.cluster.observe(target, application, refresh=False)
-        if not (facts.is_fresh and facts.compares_spec):
-            facts = await self.cluster.observe(target, application, refresh=True)
-        return replace(facts, name=target.called(application))
-
     def _sealed(self, promotion: Promotion) -> Promotion:
         """The request with the bot's own seal on it."""
         seal = self.sealer.seal(
@@ -395,17 +542,21 @@ class Promoter:
         )
         return replace(promotion, request_seal=seal)
 
-    async def _create(self, promotion: Promotion, target: Target, delivery: str | None) -> Promotion:
-        """Save it, due now; a rollback in the place of what holds the target, where it may have that."""
-        holds, instead_of = not self.catalog.is_first(target), None
+    async def _create(
+        self, promotion: Promotion, draft: Draft, delivery: str | None, *, replaces: bool = False
+    ) -> Promotion:
+        """Save it, due now; in the place of what holds the target, where it may have that."""
+        holds, instead_of = not self.catalog.is_first(draft.target), None
+        if promotion.dossier:
+            await self.store.save_dossier(promotion.id, draft.dossier)
         for _ in range(TRIES):
             try:
                 id = await self.store.create(promotion, delivery=delivery, holds=holds, instead_of=instead_of)
             except TargetBusy as busy:
                 held = await self._readable(busy.holder)
-                instead_of = _instead_of(promotion, held) if held else None
+                instead_of = _instead_of(promotion, held, replaces=replaces) if held else None
                 if instead_of is None and (held is None or held.phase.holds):
-                    raise await self._busy(target, busy) from busy
+                    raise await self._busy(draft.target, busy) from busy
             except Conflict:  # what it would have replaced has moved on
                 instead_of = None
             else:
@@ -426,7 +577,8 @@ class Promoter:
         who = f", asked for by {holder.requested_by.name}: {holder.told}" if holder else ""
         return TargetBusy(
             f"{target.app} in {target.environment} is held by {busy.holder}{who}. "
-            f"Wait for it, or have it cancelled: /promote cancel {busy.holder}",
+            f"Wait for it, have it cancelled (/promote cancel {busy.holder}), or, as long as nobody has approved it, "
+            "take its place with --replace.",
             holder=busy.holder,
             link=card.link,
         )
@@ -440,31 +592,34 @@ class Promoter:
     async def _authorised(self, action: Action, id: str, user: str) -> tuple[Promotion, Target, Person]:
         promotion = await self.find(id)
         target = self.target_of(promotion)
+        # Who may approve is a matter of the rules of the target, also where this promotion needs nobody's approval.
+        policy = self.catalog.target(promotion.app, promotion.environment).policy
         person = await self.member(user)
-        held = people.roles(person, promotion, target.policy, {})
-        if not people.may(action, held):  # user groups are asked of Slack only where they can matter
-            held = people.roles(person, promotion, target.policy, await self._members(target))
+        dossier = await known_dossier(self.store, promotion)
+        held = people.roles(person, promotion, policy, {}, dossier)
+        if (
+            not people.may(action, held) or policy.denied.groups
+        ):  # groups are asked of Slack only where they matter
+            members = await members_of(self.directory, _groups_for(action, policy))
+            held = people.roles(person, promotion, policy, members, dossier)
         people.require(action, held, promotion.title)
         return promotion, target, person
 
-    async def _members(self, target: Target) -> dict[str, frozenset[str]]:
-        groups = sorted(target.policy.deciding_groups)
-        found = await asyncio.gather(*(self.directory.members(group) for group in groups))
-        return dict(zip(groups, found, strict=True))
-
-    def _require_somebody(self, target: Target, person: Person) -> None:
-        """A request that nobody but its requester could approve is refused when it is made."""
-        for rule in target.policy.rules:
-            if not rule.groups and len(rule.users - {person.id}) < rule.minimum:
-                raise Refused(
-                    f"Nobody could approve this: {target.environment} needs {rule.minimum} of "
-                    f"{len(rule.users)} named approvers, and you are one of them. Let somebody else ask."
-                )
-        if not target.policy.groups and len(target.policy.users - {person.id}) < target.policy.total:
-            raise Refused(
-                f"Nobody could approve this: {target.environment} needs {target.policy.total} of "
-                f"{len(target.policy.users)} named approvers, and you are one of them. Let somebody else ask."
-            )
+    async def _require_somebody(self, draft: Draft, person: Person) -> None:
+        """A request that nobody living could approve is refused when it is made."""
+        policy, dossier = draft.target.policy, draft.dossier
+        if not policy.needs_approval:
+            return
+        never = {person.id}
+        if not policy.commit_authors:
+            _require_known_authors(policy, dossier)
+            never |= {author.user for author in dossier.authors if author.user}
+        if not policy.last_requester and dossier.last_requester:
+            never.add(dossier.last_requester)
+        members = await members_of(self.directory, policy.deciding_groups)
+        await require_somebody(
+            self.directory, policy, members, never=frozenset(never), where=draft.target.environment
+        )
 
     async def _change(self, promotion: Promotion, step: Callable[[Promotion], Promotion]) -> Promotion:
         """Apply one step and save it; on a conflict load again, apply again."""
@@ -481,12 +636,18 @@ class Promoter:
         raise Refused(f"{promotion.id} is changing too fast; look at its card and try again.")
 
 
-def _instead_of(promotion: Promotion, held: Promotion) -> Change | None:
-    """A rollback goes before a request that is not being written; nothing else does."""
+def _instead_of(promotion: Promotion, held: Promotion, *, replaces: bool) -> Change | None:
+    """A rollback or an emergency goes before what is not being written; another request before one nobody approved."""
     may_be_written = held.base is not None or held.phase not in (Phase.REQUESTED, Phase.APPROVED)
-    if not promotion.is_rollback or held.is_rollback or may_be_written:
+    goes_first = (promotion.is_rollback and not held.is_rollback) or (
+        promotion.is_emergency and not held.is_emergency
+    )
+    is_untouched = held.phase is Phase.REQUESTED and not held.approvals and not held.is_rollback
+    if may_be_written or not (goes_first or (replaces and is_untouched)):
         return None
-    why = f"{promotion.id} rolls {promotion.environment} back to {promotion.version}"
+    why = f"{promotion.id} of {promotion.requested_by.name} took its place, with {promotion.version}"
+    if promotion.is_rollback:
+        why = f"{promotion.id} rolls {promotion.environment} back to {promotion.version}"
     return Change(before=held, after=held.supersede(at=promotion.requested_at, why=why))
 
 
@@ -496,6 +657,48 @@ def _never_ran(promotion: Promotion) -> bool:
         return True
     was_seen = promotion.outcome is None or not promotion.outcome.is_unseen
     return promotion.phase is Phase.FAILED and was_seen
+
+
+def _checked(version: str | None) -> str | None:
+    return None if version is None else checked_version(version)
+
+
+def _require_open(draft: Draft, *, waits: bool) -> None:
+    """Raise `GatesClosed` unless each gate is open, or may open by itself where the request waits for that."""
+    if any(not (waits and answer.may_open) for answer in draft.answers.closed):
+        raise GatesClosed(draft)
+
+
+def _require_known_authors(policy: Policy, dossier: Dossier) -> None:
+    """Where authors may not approve, it must be known who they are."""
+    commits = dossier.source
+    if policy.unknown_authors:
+        return
+    if commits is None or not commits.are_all_known:
+        why = (
+            commits.unknown
+            if commits and commits.unknown
+            else "there are too many commits, or none are known"
+        )
+        raise Refused(f"Authors of its commits may not approve it, and nobody can tell who they are: {why}.")
+    strangers = sorted({one_line(author.author) for author in dossier.authors if author.user is None})
+    if strangers:
+        raise Refused(
+            f"Authors of its commits may not approve it, and I do not know who {', '.join(strangers[:5])} is in "
+            "Slack. Add the address to identities in promote.yaml."
+        )
+
+
+def _groups_for(action: Action, policy: Policy) -> frozenset[str]:
+    """The user groups that can give or take this right."""
+    found = policy.deciding_groups
+    if action in (Action.REQUEST, Action.ASK_AGAIN, Action.ROLL_BACK) and policy.requesters:
+        found |= policy.requesters.groups
+    if action is Action.ROLL_BACK and policy.rollback:
+        found |= policy.rollback.who.groups
+    if action in (Action.EMERGENCY, Action.REVIEW) and policy.emergency:
+        found |= policy.emergency.who.groups
+    return found
 
 
 def _reason(text: str | None) -> str | None:

@@ -81,11 +81,33 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
 """Which phase may follow which; a change within `requested` (an approval, a withdrawal) is no change of phase."""
 
 
+class Way(StrEnum):
+    """Another way to the commit than the ordinary one."""
+
+    AT_ONCE = "at once"
+    """A rollback that needs no approval."""
+    EMERGENCY = "emergency"
+    """Glass was broken: it passes the gates that the policy names."""
+
+
 class Decision(StrEnum):
     """What a person put their name to."""
 
     REQUEST = "request"
     APPROVE = "approve"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How it was asked for, and what was found about it."""
+
+    way: Way | None = None
+    incident: str | None = None
+    waits: bool = False
+    dossier: str | None = None
+
+
+ORDINARY = Terms()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +175,14 @@ class Promotion:
     reason: str | None = None
     rollback_of: str | None = None
     """The promotion that it takes back, where it is a rollback; `unknown` where nobody knows its id."""
+    way: Way | None = None
+    """None: the ordinary one."""
+    incident: str | None = None
+    """What burns, where it is an emergency."""
+    waits: bool | None = None
+    """Does it start when the gates open, however long that takes?"""
+    dossier: str | None = None
+    """The fingerprint of what was found about it when it was asked for."""
     expires_at: datetime
     approvals: tuple[Approval, ...] = ()
     approved_at: datetime | None = None
@@ -167,6 +197,8 @@ class Promotion:
     """Why it ended, in words for people."""
     outcome: Outcome | None = None
     """How the rollout ended, by name."""
+    reviewed_by: str | None = None
+    """Who has looked at an emergency afterwards, by Slack id."""
     last: Event
 
     @property
@@ -178,6 +210,16 @@ class Promotion:
     def title(self) -> str:
         """`manual-app 15 to prod`."""
         return f"{self.app} {self.version} to {self.environment}"
+
+    @property
+    def is_emergency(self) -> bool:
+        """Was glass broken for it?"""
+        return self.way is Way.EMERGENCY
+
+    @property
+    def needs_review(self) -> bool:
+        """Does somebody else still have to look at it?"""
+        return self.is_emergency and self.revision is not None and self.reviewed_by is None
 
     @property
     def is_rollback(self) -> bool:
@@ -268,6 +310,16 @@ class Promotion:
         if self.phase is not Phase.COMMITTED:
             raise Refused(f"There is nothing to sync for {self.id}: {self.told}.")
         return self._next(at=at, what="sync", by=by)
+
+    def review(self, *, by: str, at: datetime, why: str | None) -> Promotion:
+        """Somebody else has looked at an emergency."""
+        if not self.is_emergency:
+            raise Refused(f"{self.id} was no emergency, so there is nothing to review.")
+        if self.reviewed_by:
+            raise Refused(f"{self.id} has been reviewed already.")
+        if self.revision is None:
+            raise Refused(f"There is nothing to review of {self.id}: {self.told}.")
+        return self._next(at=at, what="review", by=by, why=why, reviewed_by=by)
 
     def go_live(self, *, at: datetime, why: str, outcome: Outcome | None = Outcome.LIVE) -> Promotion:
         """Every application of the target runs the version, proved."""
@@ -398,7 +450,7 @@ def request(
     at: datetime,
     reason: str | None,
     rollback_of: str | None = None,
-    seal: str = UNKNOWN,
+    terms: Terms = ORDINARY,
 ) -> Promotion:
     """A new promotion, waiting for approvals; the first edition of its record. It counts once it is sealed."""
     return Promotion(
@@ -413,13 +465,17 @@ def request(
         changes=changes,
         digest=digest,
         content_hash=target.content_hash(
-            old_version=old_version, version=version, digest=digest, changes=changes
+            old_version=old_version, version=version, digest=digest, changes=changes, dossier=terms.dossier
         ),
         requested_by=by,
         requested_at=at,
-        request_seal=seal,
+        request_seal=UNKNOWN,
         reason=reason,
         rollback_of=rollback_of,
+        way=terms.way,
+        incident=terms.incident,
+        waits=terms.waits or None,
+        dossier=terms.dossier,
         expires_at=at + target.policy.expires,
         last=Event(edition=1, at=at, what="requested", phase=Phase.REQUESTED, by=by.id, why=reason),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from bot.core.catalog import DIGEST, UNKNOWN, Image, Target
 from bot.core.errors import Refused
@@ -50,6 +51,12 @@ def history(written: Iterable[Written], target: Target) -> tuple[Deployed, ...]:
             f"I know of nothing to go back to. Promote the version that you want: /promote {target.app} <version> {target.environment}"
         )
     return tuple(stood)
+
+
+def since(written: Iterable[Written], target: Target) -> datetime | None:
+    """When our newest commit of the target was made; None where there is none."""
+    commits = _oldest_first(written, target)
+    return commits[-1].at if commits else None
 
 
 def before(stack: Sequence[Deployed], *, now: Image, bad: Iterable[str], target: Target) -> Deployed:

@@ -52,6 +52,7 @@ class Sealer:
             version=promotion.version,
             digest=promotion.digest,
             changes=promotion.changes,
+            dossier=promotion.dossier,
         )
         if expected != promotion.content_hash:
             return "the configuration of its target or the rules for it changed after it was asked for"
@@ -96,6 +97,9 @@ def request_words(promotion: Promotion) -> tuple[str, ...]:
         promotion.reason or "",
         promotion.rollback_of or "",
         promotion.expires_at.isoformat(),
+        *((f"way {promotion.way}",) if promotion.way else ()),
+        *((f"incident {promotion.incident}",) if promotion.incident else ()),
+        *(("waits",) if promotion.waits else ()),
     )
 
 

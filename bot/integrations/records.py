@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from bot.core.dossier import Dossier
 from bot.core.errors import Newer, Unavailable
 from bot.core.ports import Card
 from bot.core.promotion import SCHEMA, Event, Promotion
@@ -24,6 +25,7 @@ Beside = TypeVar("Beside", Card, Look)
 
 _PROMOTION = TypeAdapter(Promotion)
 _EVENT = TypeAdapter(Event)
+_DOSSIER = TypeAdapter(Dossier)
 _BESIDE: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Card, Look)}
 _FIELDS = [field.name for field in fields(Event)]
 
@@ -85,6 +87,19 @@ def read(kind: type[Beside], text: str | None) -> Beside:
     except ValidationError:
         return kind()
     return value
+
+
+def dossier_text(found: Dossier) -> str:
+    """A dossier as JSON."""
+    return _DOSSIER.dump_json(found, exclude_defaults=True).decode()
+
+
+def dossier(id: str, text: str) -> Dossier:
+    """A dossier as a value; `Unavailable` where nobody can read it, as it decides who may approve."""
+    try:
+        return _DOSSIER.validate_json(text)
+    except ValueError as error:
+        raise Unavailable(SYSTEM, f"what was found about {id} cannot be read") from error
 
 
 def line(text: str, story: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from redis.asyncio.client import PubSub
 from redis.typing import EncodableT
 
 from bot.core.catalog import Target
+from bot.core.dossier import Dossier
 from bot.core.errors import Conflict, TargetBusy, Unavailable
 from bot.core.ports import Card, Change
 from bot.core.promotion import SCHEMA, Event, Phase, Promotion, PromotionId
@@ -37,6 +38,7 @@ __all__ = ["RedisStore", "connect"]
 DUE = "{gp}:due"
 WAKE = "{gp}:wake"
 DELIVERY_KEPT = timedelta(hours=48)
+DOSSIER_KEPT = timedelta(days=100)
 REVISION_TOLD = timedelta(hours=1)
 
 _Told = TypeVar("_Told")
@@ -131,6 +133,16 @@ class RedisStore:
     async def save_look(self, id: str, look: Look) -> None:
         """Remember the last look; the last write wins, and no edition is counted."""
         await self._ask(lambda: self._client.set(f"{_key(id)}:look", records.beside(look)), writes=True)
+
+    async def dossier(self, id: str) -> Dossier | None:
+        """What was found about it when it was asked for; None where nothing is kept."""
+        found: Any = await self._ask(lambda: self._client.get(f"{_key(id)}:dossier"))
+        return None if found is None else records.dossier(id, found)
+
+    async def save_dossier(self, id: str, dossier: Dossier) -> None:
+        """Keep it for a hundred days: longer than any promotion is open."""
+        text, kept = records.dossier_text(dossier), _milliseconds(DOSSIER_KEPT)
+        await self._ask(lambda: self._client.set(f"{_key(id)}:dossier", text, px=kept), writes=True)
 
     async def claim(self, *, limit: int, lease: timedelta) -> tuple[PromotionId, ...]:
         """Up to `limit` promotions that are due, longest first; each is due again after `lease`.

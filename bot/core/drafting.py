@@ -1,0 +1,267 @@
+"""A draft: what a request would change, what is known of it, and what stands in its way. Nothing is recorded here."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bot.core import gates, same_image
+from bot.core.board import Board
+from bot.core.catalog import UNKNOWN, Application, Catalog, Image, Target, checked_version
+from bot.core.dossier import Commits, Dossier
+from bot.core.errors import Failed, Refused, Unavailable
+from bot.core.gatekeeper import Gatekeeper
+from bot.core.gates import Answer, Answers
+from bot.core.policy import Gate
+from bot.core.ports import Cluster, Directory, Images, Plan, Sources, ValuesRepository, Watched
+from bot.core.rollout import ApplicationFacts
+
+MOST_READ = 200
+"""How many of our own commits are read for who asked last."""
+SIGNED = re.compile(r"\([A-Z0-9]+/([UW][A-Z0-9]+)\)$")
+"""The ids at the end of `Dana <dana@example.com> (T…/U…)`."""
+
+
+class GatesClosed(Refused):
+    """Something stands in the way; `answers` says what all gates say."""
+
+    def __init__(self, draft: Draft) -> None:
+        super().__init__(_sentences(draft.answers))
+        self.draft = draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a request would be, under its terms."""
+
+    target: Target
+    source: Target | None
+    image: Image
+    plan: Plan
+    dossier: Dossier
+    answers: Answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The build that would go, how that is known, and what the gates of order and image say."""
+
+    image: Image
+    proof: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drafting:
+    """Who makes drafts, and of what."""
+
+    catalog: Catalog
+    values: ValuesRepository
+    cluster: Cluster
+    images: Images
+    directory: Directory
+    sources: Sources
+    watched: Watched
+    board: Board
+    gatekeeper: Gatekeeper
+
+    async def draft(self, target: Target, version: str | None, *, skips: frozenset[Gate]) -> Draft:
+        """What it would be to bring a version; without one, what the environment before runs."""
+        source = self.catalog.before(target)
+        found = await self._found(target, source, version)
+        image = found.image
+        plan = await self.values.plan(target, image.version, digest=image.digest)
+        dossier, answers = await asyncio.gather(
+            self._dossier(target, source, plan, found),
+            self.gatekeeper.ask(target, source, image, skips=skips),
+        )
+        first = tuple(answer for answer in found.answers if answer.gate not in skips)
+        return Draft(
+            target=target,
+            source=source,
+            image=image,
+            plan=plan,
+            dossier=dossier,
+            answers=Answers((*first, *answers.each)),
+        )
+
+    async def draft_back(self, target: Target, image: Image, *, skips: frozenset[Gate]) -> Draft:
+        """What it would be to bring back a build that stood there before."""
+        digest = await same_image.proved(self.images, target, image, where=target.environment)
+        image = replace(image, digest=digest)
+        plan = await self.values.plan(target, image.version, digest=digest)
+        proof = "the registry" if target.asks_registry else "its commit" if image.has_digest else ""
+        found = Found(image=image, proof=proof, answers=())
+        dossier, answers = await asyncio.gather(
+            self._dossier(target, None, plan, found),
+            self.gatekeeper.ask(target, None, image, skips=skips, is_rollback=True),
+        )
+        return Draft(target=target, source=None, image=image, plan=plan, dossier=dossier, answers=answers)
+
+    async def watched_now(self, target: Target) -> Commits:
+        """What the applications render from besides the value, as it is now."""
+        commits, _ = await self.watched.commits(target)
+        return commits
+
+    async def _found(self, target: Target, source: Target | None, version: str | None) -> Found:
+        if source is None:
+            return await self._from_ci(target, version)
+        facts = await asyncio.gather(*(self._compared(source, each) for each in source.applications))
+        live, order = _live(target, source, facts, version)
+        wanted = version or live or (await self.values.current(source)).version
+        held = await self._held(target, source, wanted, facts if wanted == live else ())
+        where = source.environment
+        try:
+            digest = await same_image.proved(self.images, target, held, where=where)
+        except Refused as anew:
+            return Found(image=held, proof="", answers=(order, gates.closed(Gate.IMAGE, str(anew))))
+        proof = "the registry" if target.asks_registry else f"{where}" if digest != UNKNOWN else ""
+        image = Image(version=wanted, digest=digest)
+        return Found(image=image, proof=proof, answers=(order, _proved(target, source, image)))
+
+    async def _from_ci(self, target: Target, version: str | None) -> Found:
+        if version is None:
+            raise Refused(
+                f"{target.environment} is the first environment, so say which version: "
+                f"/promote {target.app} <version> {target.environment}"
+            )
+        digest = await same_image.proved(self.images, target, Image(version=version), where="CI")
+        proof = "the registry" if digest != UNKNOWN else ""
+        return Found(image=Image(version=version, digest=digest), proof=proof, answers=())
+
+    async def _held(
+        self, target: Target, source: Target, version: str, facts: Sequence[ApplicationFacts]
+    ) -> Image:
+        """The version as the environment before has it: by its file where this one's has a digest, else by its pods."""
+        if target.digests:
+            held = await self.values.current(source)
+            return held if held.version == version else Image(version=version)
+        return Image(version=version, digest=_reported(facts, source.image))
+
+    async def _compared(self, target: Target, application: Application) -> ApplicationFacts:
+        """The facts; where Argo CD has not compared since its last operation, they are asked of it anew."""
+        facts = await self.cluster.observe(target, application, refresh=False)
+        if not (facts.is_fresh and facts.compares_spec):
+            facts = await self.cluster.observe(target, application, refresh=True)
+        return replace(facts, name=target.called(application))
+
+    async def _dossier(self, target: Target, source: Target | None, plan: Plan, found: Found) -> Dossier:
+        commits, watched, differences, ran, last = await asyncio.gather(
+            self._commits(target, plan, found.image),
+            self._watched(target),
+            self._differences(target, source),
+            self._ran(source, found.image),
+            self._last_requester(target),
+        )
+        return Dossier(
+            source=commits,
+            watched=watched[0],
+            binds_watched=watched[1],
+            differences=differences[0],
+            differences_unknown=differences[1],
+            soaked=ran.soaked,
+            checks=ran.checks,
+            proof=found.proof,
+            last_requester=last,
+        )
+
+    async def _commits(self, target: Target, plan: Plan, new: Image) -> Commits | None:
+        """The commits of the source, with the Slack ids of their authors where an approval depends on them."""
+        if target.source is None:
+            return None
+        held = await self.values.current(target)
+        old = held if held.version == plan.old_version else Image(version=plan.old_version)
+        commits = await self.sources.between(target, old, new)
+        if target.policy.commit_authors:
+            return commits
+        owners = await self._owners({commit.email.lower() for commit in commits.newest if commit.email})
+        newest = tuple(replace(each, user=owners.get(each.email.lower())) for each in commits.newest)
+        return replace(commits, newest=newest)
+
+    async def _owners(self, addresses: set[str]) -> dict[str, str]:
+        """Whose addresses these are, as far as anybody knows."""
+        known = {each: self.catalog.identities[each] for each in addresses if each in self.catalog.identities}
+        asked = sorted(addresses - known.keys())[:MOST_READ]
+        found = await asyncio.gather(*(self.directory.owner_of(each) for each in asked))
+        return known | {each: owner for each, owner in zip(asked, found, strict=True) if owner}
+
+    async def _watched(self, target: Target) -> tuple[Commits | None, bool]:
+        if not target.policy.needs_approval:
+            return None, False
+        try:
+            return await self.watched.commits(target)
+        except (Unavailable, Failed) as error:
+            return Commits(unknown=str(error)), False
+
+    async def _differences(self, target: Target, source: Target | None) -> tuple[tuple[str, ...], str]:
+        if source is None or not target.policy.needs_approval:
+            return (), ""
+        try:
+            return await self.watched.differences(target, source), ""
+        except (Unavailable, Failed) as error:
+            return (), str(error)
+
+    async def _ran(self, source: Target | None, image: Image) -> Dossier:
+        """How long it ran in the environment before, and what was said of it there."""
+        if source is None:
+            return Dossier()
+        place = (source.app, source.environment)
+        soaked, reports = await asyncio.gather(
+            self.board.soaked(*place, image), self.board.reports(*place, image.version)
+        )
+        words = sorted(
+            f"{report.check} {'passed' if report.passed else 'failed'}"
+            for report in reports
+            if report.image == image and self.gatekeeper.sealer.report_is_genuine(report)
+        )
+        return Dossier(soaked=soaked.total if soaked else None, checks=tuple(words))
+
+    async def _last_requester(self, target: Target) -> str | None:
+        """Who asked for what is there now, by the trailers of our own commits; asked only where it matters."""
+        if target.policy.last_requester:
+            return None
+        for commit in await self.values.written(target.repository, limit=MOST_READ):
+            if (commit.trailer("App"), commit.trailer("Environment")) == (target.app, target.environment):
+                signed = SIGNED.search(commit.trailer("Requested-By"))
+                return signed[1] if signed else None
+        return None
+
+
+def _live(
+    target: Target, source: Target, facts: Sequence[ApplicationFacts], wanted: str | None
+) -> tuple[str | None, Answer]:
+    """What the environment before runs, live and healthy, and whether that is the version that is wanted."""
+    try:
+        live = checked_version(gates.live_version(source, facts))
+        if wanted is not None:
+            gates.require_order(target, source, wanted=wanted, live=live)
+    except Refused as refused:
+        return None, gates.closed(Gate.ORDER, str(refused))
+    return live, gates.opened(Gate.ORDER, f"{source.environment} runs {live}, live and healthy")
+
+
+def _reported(facts: Sequence[ApplicationFacts], image: str) -> str:
+    """The one digest that every pod of the image reports; unknown where they report none, or several."""
+    pods = [pod for each in facts if each.workloads for pod in each.workloads.running(image)]
+    digests = frozenset(digest for pod in pods for digest in pod.digests)
+    return next(iter(digests)) if len(digests) == 1 else UNKNOWN
+
+
+def _proved(target: Target, source: Target, image: Image) -> Answer:
+    if image.has_digest:
+        return gates.opened(Gate.IMAGE, f"the same build as in {source.environment}")
+    if target.is_tag_only:
+        return gates.opened(Gate.IMAGE, "the same tag; the image is not proved")
+    return gates.closed(
+        Gate.IMAGE,
+        f"Nobody can prove which build of {image.version} {source.environment} runs: its pods report no digest, or "
+        f"several. Name its registry under registries in promote.yaml, or set same_image: tag-only for {target.app}.",
+    )
+
+
+def _sentences(answers: Answers) -> str:
+    """Every reason as a sentence of its own."""
+    says = (answer.says.rstrip(".") for answer in answers.closed)
+    return " ".join(f"{each[:1].upper()}{each[1:]}." for each in says)

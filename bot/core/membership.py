@@ -1,0 +1,78 @@
+"""Who is in which user group, and who of the named people could still say yes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from bot.core import people
+from bot.core.dossier import Dossier
+from bot.core.errors import Refused
+from bot.core.people import Person
+from bot.core.policy import Members, Policy
+from bot.core.ports import Directory, Store
+from bot.core.promotion import Promotion
+
+MOST_ASKED = 100
+"""How many of the named people are looked up; a policy whose first hundred have all left needs a look anyway."""
+
+
+async def members_of(directory: Directory, groups: Iterable[str]) -> Members:
+    """The people of each group now."""
+    names = sorted(set(groups))
+    found = await asyncio.gather(*(directory.members(group) for group in names))
+    return dict(zip(names, found, strict=True))
+
+
+async def known_dossier(store: Store, promotion: Promotion) -> Dossier:
+    """What was found about it when it was asked for; raises `Refused` where that is lost, or not what it was."""
+    if promotion.dossier is None:
+        return Dossier()
+    found = await store.dossier(promotion.id)
+    if found is None or found.fingerprint != promotion.dossier:
+        raise Refused(
+            f"What was found about {promotion.id} when it was asked for is lost or was changed. Cancel it, and ask "
+            "again with /promote."
+        )
+    return found
+
+
+def is_member(person: Person) -> bool:
+    """Is this a full member of the workspace?"""
+    try:
+        people.require_member(person)
+    except Refused:
+        return False
+    return True
+
+
+async def require_somebody(
+    directory: Directory, policy: Policy, members: Members, *, never: frozenset[str], where: str
+) -> None:
+    """Raise `Refused`, with who is missing, for a policy that nobody living can satisfy; `never` may not approve."""
+    named = policy.users.union(*(members.get(group, frozenset()) for group in policy.groups))
+    candidates = sorted(user for user in named - never if policy.admits(user, members))[:MOST_ASKED]
+    living: set[str] = set()
+    for user in candidates:
+        if policy.is_satisfied(living, members):
+            return
+        if is_member(await directory.person(user)):
+            living.add(user)
+    if not policy.is_satisfied(living, members):
+        raise Refused(f"Nobody could approve this: {_missing(policy, members, living, where)}")
+
+
+def _missing(policy: Policy, members: Members, living: set[str], where: str) -> str:
+    """Which rule cannot be met, and by how many."""
+    for number, rule in enumerate(policy.rules, start=1):
+        able = sum(rule.admits(user, members) for user in living)
+        if able < rule.minimum:
+            named = ", ".join(sorted(rule.users | rule.groups))
+            return (
+                f"{where} needs {rule.minimum} of {named} (rule {number}), and {able} of them could: the others "
+                "asked for it, wrote it, or are not here any more. Let somebody else ask, or have promote.yaml changed."
+            )
+    return (
+        f"{where} needs {policy.total} different approvers, and {len(living)} could. "
+        "Let somebody else ask, or have promote.yaml changed."
+    )
