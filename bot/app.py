@@ -25,8 +25,10 @@ from bot.config_models import Config
 from bot.core.advance import Engine
 from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog
+from bot.core.drafting import Drafting
 from bot.core.errors import Failed, Unavailable
 from bot.core.following import Following
+from bot.core.gatekeeper import Gatekeeper
 from bot.core.promoter import Promoter
 from bot.core.reconciling import Reconciling
 from bot.core.seals import Sealer
@@ -34,13 +36,20 @@ from bot.git_access import git_repository, unsigned
 from bot.hints import Hints
 from bot.integrations import embedded
 from bot.integrations.argocd import ArgoCD, Server
+from bot.integrations.board import RedisBoard
+from bot.integrations.calendar import CronCalendar
 from bot.integrations.gitops import GitRepository
+from bot.integrations.probes import HttpProbes
 from bot.integrations.registry import Registry
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
+from bot.probe_access import http_probes
 from bot.registry_access import registry
 from bot.settings import Settings, SettingsError
+from bot.shared_directory import SharedDirectory
+from bot.source_access import SourceCommits
 from bot.telemetry import ALARMS, ARGOCD_CALLS, BUGS, TOKEN_ENDS
+from bot.watching import Watching
 from bot.worker import Worker, end
 from handlers import register
 from handlers.listening import Background
@@ -83,8 +92,39 @@ class Outside:
     gitops: GitRepository
     argocd: ArgoCD
     images: Registry
+    board: RedisBoard
+    quick_board: RedisBoard
+    probes: HttpProbes
+    sources: SourceCommits
     client: AsyncWebClient
     directory: SlackDirectory
+
+    def drafting(self, board: RedisBoard) -> Drafting:
+        """What finds out about a request before it is made, and before it is written."""
+        watching = Watching(argocd=self.argocd, gitops=self.gitops, catalog=self.catalog)
+        gatekeeper = Gatekeeper(
+            board=board,
+            calendar=CronCalendar(),
+            probes=self.probes,
+            watched=watching,
+            clock=SystemClock(),
+            sealer=sealer(self.settings),
+        )
+        return Drafting(
+            catalog=self.catalog,
+            values=self.gitops,
+            cluster=self.argocd,
+            images=self.images,
+            directory=self.people(board),
+            sources=self.sources,
+            watched=watching,
+            board=board,
+            gatekeeper=gatekeeper,
+        )
+
+    def people(self, board: RedisBoard) -> SharedDirectory:
+        """Slack's people; what is read of user groups, all replicas share for thirty seconds."""
+        return SharedDirectory(directory=self.directory, board=board)
 
     def promoter(self) -> Promoter:
         """What people can do."""
@@ -94,9 +134,10 @@ class Outside:
             values=self.gitops,
             cluster=self.argocd,
             images=self.images,
-            directory=self.directory,
+            directory=self.people(self.quick_board),
             clock=SystemClock(),
             sealer=sealer(self.settings),
+            drafting=self.drafting(self.quick_board),
         )
 
     def worker(self) -> Worker:
@@ -122,9 +163,10 @@ class Outside:
             store=self.store,
             values=self.gitops,
             images=self.images,
-            directory=self.directory,
+            directory=self.people(self.board),
             clock=clock,
             sealer=sealer(self.settings),
+            drafting=self.drafting(self.board),
             following=Following(
                 store=self.store, values=self.gitops, cluster=self.argocd, images=self.images, clock=clock
             ),
@@ -156,16 +198,14 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
         url = settings.get("REDIS_URL") or await _embedded(settings, stack)
         try:
             client = web_client(token, api_url=settings.get("SLACK_API_URL"), tls=settings.tls())
-            stores = [
-                RedisStore(
-                    connect(url, quick=quick),
-                    wait_replicas=settings.wait_replicas,
-                    allow_plain=settings.allow_plain,
-                )
-                for quick in (False, True)
-            ]
+            clients = [connect(url, quick=quick) for quick in (False, True)]
         except ValueError as error:
             raise SettingsError(str(error)) from error
+        replicas = settings.wait_replicas
+        stores = [
+            RedisStore(each, wait_replicas=replicas, allow_plain=settings.allow_plain) for each in clients
+        ]
+        boards = [RedisBoard(each, wait_replicas=replicas) for each in clients]
         for store in stores:
             stack.push_async_callback(store.aclose)
         gitops = git_repository(settings, config, turns=stores[1])
@@ -174,6 +214,10 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
         stack.push_async_callback(argocd.aclose)
         images = registry(settings, config)
         stack.push_async_callback(images.aclose)
+        probes = http_probes(settings, catalog)
+        stack.push_async_callback(probes.aclose)
+        sources = SourceCommits.open(settings, config, images=images)
+        stack.push_async_callback(sources.aclose)
         yield Outside(
             settings=settings,
             config=config,
@@ -183,6 +227,10 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
             gitops=gitops,
             argocd=argocd,
             images=images,
+            board=boards[0],
+            quick_board=boards[1],
+            probes=probes,
+            sources=sources,
             client=client,
             directory=SlackDirectory(client),
         )

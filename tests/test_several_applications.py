@@ -300,6 +300,10 @@ async def test_check_names_them_too_and_what_more_rights_would_be_for(world: Reg
         gitops=world.values,
         argocd=world.cluster,
         images=world.images,
+        board=world.board,
+        quick_board=world.board,
+        probes=world.probes,
+        sources=world.sources,
         client=world.client,
         directory=world.directory,
     )

@@ -26,14 +26,19 @@ from bot.config_models import Config
 from bot.core.advance import Engine
 from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog, Target
+from bot.core.drafting import Drafting
 from bot.core.following import Following
+from bot.core.gatekeeper import Gatekeeper
 from bot.core.ports import Announcer, Cluster, Directory, Images, Store, ValuesRepository
 from bot.core.promoter import Promoter
 from bot.core.promotion import Phase, Promotion, PromotionId
 from bot.core.seals import Sealer
 from bot.git_access import COMMITTER
 from bot.integrations.argocd import ArgoCD, Server
+from bot.integrations.board import RedisBoard
+from bot.integrations.calendar import CronCalendar
 from bot.integrations.gitops import GitRepository
+from bot.integrations.probes import HttpProbes
 from bot.integrations.registry import Registry
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
@@ -42,6 +47,8 @@ from bot.playground.argocd.server import SimulatedApplication, SimulatedArgoCD
 from bot.playground.slack.fake import FakeSlack, Reply
 from bot.playground.slack.state import Message
 from bot.settings import Settings
+from bot.source_access import SourceCommits
+from bot.watching import Watching
 from handlers.listening import Background
 from handlers.requests import slack_events
 
@@ -134,7 +141,8 @@ class World:
         self._closing.push_async_callback(self.slack.stop)
         await self.argocd.start(background=False)
         self._closing.push_async_callback(self.stop_argocd)
-        self.store = RedisStore(connect(self.redis_url, quick=False))
+        client = connect(self.redis_url, quick=False)
+        self.store, self.board = RedisStore(client), RedisBoard(client)
         self._closing.push_async_callback(self.store.aclose)
         self.values = self.new_writer()
         self.cluster = ArgoCD(
@@ -144,6 +152,10 @@ class World:
         self._closing.push_async_callback(self.cluster.aclose)
         self.images = Registry({}, verify=ssl.create_default_context())
         self._closing.push_async_callback(self.images.aclose)
+        self.probes = HttpProbes(token=lambda _: None, verify=ssl.create_default_context())
+        self._closing.push_async_callback(self.probes.aclose)
+        self.sources = SourceCommits(images=self.images, logs={})
+        self._closing.push_async_callback(self.sources.aclose)
         self.client = web_client(BOT_TOKEN, api_url=self.slack.api_url)
         self.directory = SlackDirectory(self.client)
         self.parts = Parts(
@@ -216,6 +228,7 @@ class World:
             directory=parts.directory,
             clock=self.clock,
             sealer=parts.sealer,
+            drafting=self.new_drafting(**different),
             following=Following(
                 store=parts.store,
                 values=parts.values,
@@ -224,6 +237,30 @@ class World:
                 clock=self.clock,
             ),
             announcing=Announcing(store=parts.store, announcer=parts.announcer, clock=self.clock),
+        )
+
+    def new_drafting(self, **different: Any) -> Drafting:
+        """What finds out about requests, on the world's parts, or on `different` ones."""
+        parts = replace(self.parts, **different)
+        watched = Watching(argocd=self.cluster, gitops=self.values, catalog=parts.catalog)
+        gatekeeper = Gatekeeper(
+            board=self.board,
+            calendar=CronCalendar(),
+            probes=self.probes,
+            watched=watched,
+            clock=self.clock,
+            sealer=parts.sealer,
+        )
+        return Drafting(
+            catalog=parts.catalog,
+            values=parts.values,
+            cluster=parts.cluster,
+            images=parts.images,
+            directory=parts.directory,
+            sources=self.sources,
+            watched=watched,
+            board=self.board,
+            gatekeeper=gatekeeper,
         )
 
     def new_promoter(self, **different: Any) -> Promoter:
@@ -238,6 +275,7 @@ class World:
             directory=parts.directory,
             clock=self.clock,
             sealer=parts.sealer,
+            drafting=self.new_drafting(**different),
         )
 
     @property
@@ -452,6 +490,10 @@ class World:
             gitops=self.values,
             argocd=self.cluster,
             images=self.images,
+            board=self.board,
+            quick_board=self.board,
+            probes=self.probes,
+            sources=self.sources,
             client=self.client,
             directory=self.directory,
             use_cases=promoter or self.promoter,

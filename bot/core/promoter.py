@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from bot.core import people, rollback, same_image
-from bot.core import promotion as promotions
-from bot.core.catalog import UNKNOWN, Application, Catalog, Image, Target, checked_version
-from bot.core.dossier import Dossier
-from bot.core.drafting import Draft, Drafting, GatesClosed
-from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy, Unavailable
-from bot.core.membership import known_dossier, members_of, require_somebody
-from bot.core.people import Action, Person
-from bot.core.policy import Gate, Policy
-from bot.core.ports import Card, Change, Clock, Cluster, Directory, Images, Store, ValuesRepository
-from bot.core.promotion import Approval, Decision, Event, Phase, Promotion, Terms, Way
+from bot.core import same_image
+from bot.core.asking import Asking
+from bot.core.cases import checked_reason
+from bot.core.catalog import Application, Image, Target
+from bot.core.errors import PromoteError, Refused, Unavailable
+from bot.core.people import Action
+from bot.core.ports import Card
+from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
 from bot.core.rollout import ApplicationFacts, Stage
-from bot.core.seals import Sealer, request_words
-from bot.core.terms import gates_passed, gates_passed_by, target_for, under
-from bot.core.trailers import one_line
+from bot.core.terms import gates_passed_by
 
-TRIES = 5
 MOST_PLACES = 30
-LONGEST_REASON = 500
-MOST_COMMITS = 500
-"""How far back a rollback looks for what was there before, in commits of ours."""
-MOST_ASKED = 20
-MOST_OPEN = 5
-"""How many open requests one person may have."""
-MOST_LISTED = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,268 +33,8 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
-    """How somebody asks: to start when the gates open, in place of a request nobody approved, in an emergency."""
-
-    waits: bool = False
-    replaces: bool = False
-    incident: str | None = None
-    """What burns; with it the request breaks glass."""
-
-
-PLAINLY = Manner()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
-    """What a request would be, and why this person could not make it; empty where they could."""
-
-    draft: Draft
-    why_not: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promoter:
+class Promoter(Asking):
     """What people can do, one method a use case; each raises `Refused` or `Unavailable`."""
-
-    catalog: Catalog
-    store: Store
-    values: ValuesRepository
-    cluster: Cluster
-    images: Images
-    directory: Directory
-    clock: Clock
-    sealer: Sealer
-    drafting: Drafting
-
-    async def request(
-        self,
-        *,
-        app: str,
-        environment: str,
-        version: str | None,
-        reason: str | None,
-        user: str,
-        delivery: str | None = None,
-        manner: Manner = PLAINLY,
-    ) -> Promotion:
-        """Ask that a target run a version; without one, the version that is live in the environment before.
-
-        Raises `GatesClosed` where something stands in the way that the request may not pass or wait for.
-        """
-        person = await self.member(user)
-        target, skips = await self._may_ask(app, environment, person, reason, manner)
-        draft = await self.drafting.draft(target, _checked(version), skips=skips)
-        self._require_change(draft, was_named=version is not None)
-        _require_open(draft, waits=manner.waits)
-        await self._require_somebody(draft, person)
-        terms = await self._terms(draft, manner, way=Way.EMERGENCY if manner.incident else None)
-        source = draft.source
-        promotion = self._asked(
-            draft, source=source.environment if source else "ci", by=person, reason=reason, terms=terms
-        )
-        return await self._create(promotion, draft, delivery, replaces=manner.replaces)
-
-    async def can(self, *, app: str, environment: str, version: str | None, user: str) -> Outlook:
-        """Could this person ask for it now, and who could approve it? Nothing is recorded."""
-        person = await self.member(user)
-        target = self.catalog.target(app, environment)
-        draft = await self.drafting.draft(target, _checked(version), skips=frozenset())
-        why_not = ""
-        try:
-            self._require_change(draft, was_named=version is not None)
-            await self._require_right(Action.REQUEST, target, person)
-            await self._require_somebody(draft, person)
-        except Refused as refused:
-            why_not = str(refused)
-        return Outlook(draft=draft, why_not=why_not)
-
-    async def roll_back(
-        self,
-        *,
-        app: str,
-        environment: str,
-        version: str | None = None,
-        reason: str | None = None,
-        user: str,
-        delivery: str | None = None,
-    ) -> Promotion:
-        """Ask that a target run again what it ran before; without a version, the last one that did not fail.
-
-        It needs the environment's ordinary approval, but for what `rollback` of the policy says; it takes the place
-        of a request that nobody has written yet.
-        """
-        person = await self.member(user)
-        target = self.catalog.target(app, environment)
-        await self._require_right(Action.ROLL_BACK, target, person)
-        wanted, stack, at = await self._wanted(target, _checked(version))
-        now = await self.values.current(target)
-        way = await self._lighter(target, person, wanted, stack, since=at)
-        skips = gates_passed(target, way=way, is_rollback=True)
-        draft = await self.drafting.draft_back(under(target, skips), wanted.image, skips=skips)
-        if draft.plan.is_done:
-            raise Refused(f"{environment} already runs {wanted.image.version}; nothing to roll back.")
-        _require_open(draft, waits=False)
-        await self._require_somebody(draft, person)
-        newest = next((each for each in reversed(stack) if each.image.version == now.version), None)
-        promotion = self._asked(
-            draft,
-            source=environment,
-            by=person,
-            reason=reason,
-            terms=await self._terms(draft, PLAINLY, way=way),
-            rollback_of=(newest.promotion if newest else None) or UNKNOWN,
-        )
-        return await self._create(promotion, draft, delivery)
-
-    async def _wanted(
-        self, target: Target, version: str | None
-    ) -> tuple[rollback.Deployed, Sequence[rollback.Deployed], datetime | None]:
-        """What to go back to, what stood in the target, and since when the newest of it does."""
-        written = await self.values.written(target.repository, limit=MOST_COMMITS)
-        stood, stack = rollback.history(written, target), rollback.deployed(written, target)
-        at = rollback.since(written, target)
-        if version is not None:
-            return rollback.wanted(stood, version, target), stack, at
-        now, bad = await self.values.current(target), await self._failed(stack)
-        return rollback.before(stack, now=now, bad=bad, target=target), stack, at
-
-    async def _lighter(
-        self,
-        target: Target,
-        person: Person,
-        wanted: rollback.Deployed,
-        stack: Sequence[rollback.Deployed],
-        *,
-        since: datetime | None,
-    ) -> Way | None:
-        """May this rollback go without approval? Only to what was live directly before, proved, and soon enough."""
-        rule = target.policy.rollback
-        if rule is None or not target.policy.needs_approval:
-            return None
-        held = await self._standing(target, person, rule.who.groups)
-        if not people.may(Action.ROLL_BACK_AT_ONCE, held) or not wanted.image.has_digest:
-            return None
-        now = await self.values.current(target)
-        earlier = [each for each in stack if not each.image.may_be(now)]
-        if not earlier or earlier[-1] != wanted or wanted.promotion in await self._failed(stack):
-            return None
-        is_soon = since is not None and self.clock.now() - since <= rule.within
-        return Way.AT_ONCE if is_soon or await self._is_degraded(target) else None
-
-    async def _is_degraded(self, target: Target) -> bool:
-        facts = await asyncio.gather(
-            *(self.cluster.observe(target, each, refresh=False) for each in target.applications)
-        )
-        return any(each.health == "Degraded" for each in facts)
-
-    def _require_change(self, draft: Draft, *, was_named: bool) -> None:
-        if draft.plan.is_done:
-            environment, source = draft.target.environment, draft.source
-            told = "" if was_named or not source else f", which is what {source.environment} runs"
-            raise Refused(f"{environment} already runs {draft.image.version}{told}; nothing to do.")
-
-    async def _may_ask(
-        self, app: str, environment: str, person: Person, reason: str | None, manner: Manner
-    ) -> tuple[Target, frozenset[Gate]]:
-        """The target under the terms of this request, and the gates that it passes, where the person may ask so."""
-        target = self.catalog.target(app, environment)
-        if manner.incident is None:
-            await self._require_right(Action.REQUEST, target, person)
-            await self._require_few_open(person)
-            return target, frozenset()
-        if target.policy.emergency is None:
-            raise Refused(f"Nobody may break glass for {environment}: promote.yaml has no emergency for it.")
-        await self._require_right(Action.EMERGENCY, target, person)
-        if not (_reason(reason) and _reason(manner.incident)):
-            raise Refused("An emergency needs a reason and the incident that it belongs to.")
-        skips = gates_passed(target, way=Way.EMERGENCY, is_rollback=False)
-        return under(target, skips), skips
-
-    async def _require_right(self, action: Action, target: Target, person: Person) -> None:
-        """Raise `Refused` where the person may not do it to the target; groups are asked only where they matter."""
-        held = people.standing(person, target.policy, {})
-        if not people.may(action, held):
-            held = await self._standing(target, person, _groups_for(action, target.policy))
-        people.require(action, held, f"promotions of {target.app} to {target.environment}")
-
-    async def _standing(
-        self, target: Target, person: Person, groups: Iterable[str]
-    ) -> frozenset[people.Role]:
-        return people.standing(person, target.policy, await members_of(self.directory, groups))
-
-    async def _require_few_open(self, person: Person) -> None:
-        """One person cannot hold everything."""
-        waiting = [
-            each
-            for phase in (Phase.REQUESTED, Phase.APPROVED)
-            for each in await self.store.in_phase(phase, limit=MOST_LISTED)
-        ]
-        own = [each for each in waiting if each.requested_by.id == person.id]
-        if len(own) >= MOST_OPEN:
-            names = ", ".join(each.id for each in own[:MOST_OPEN])
-            raise Refused(f"You have {len(own)} open requests: {names}. Cancel one, or wait for one to end.")
-
-    async def _terms(self, draft: Draft, manner: Manner, *, way: Way | None) -> Terms:
-        return Terms(
-            way=way,
-            incident=_reason(manner.incident),
-            waits=manner.waits,
-            dossier=draft.dossier.fingerprint if draft.dossier != Dossier() else None,
-        )
-
-    def _asked(
-        self,
-        draft: Draft,
-        *,
-        source: str,
-        by: Person,
-        reason: str | None,
-        terms: Terms,
-        rollback_of: str | None = None,
-    ) -> Promotion:
-        """The sealed request."""
-        promotion = promotions.request(
-            draft.target,
-            id=promotions.new_id(),
-            source=source,
-            version=draft.image.version,
-            old_version=draft.plan.old_version,
-            changes=draft.plan.changes,
-            digest=draft.image.digest,
-            by=by.signer,
-            at=self.clock.now(),
-            reason=_reason(reason),
-            rollback_of=rollback_of,
-            terms=terms,
-        )
-        return self._sealed(promotion)
-
-    async def roll_back_from(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
-        """Take back this very promotion, as long as what it brought is still there."""
-        gone, _, _ = await self._authorised(Action.ROLL_BACK, id, user)
-        now = await self.values.current(self.target_of(gone))
-        if not now.may_be(Image(version=gone.version, digest=gone.digest)):
-            raise Refused(
-                f"{gone.environment} holds {now} now, not {gone.version}. To go back from there: "
-                f"/promote rollback {gone.app} {gone.environment}"
-            )
-        return await self.roll_back(app=gone.app, environment=gone.environment, user=user, delivery=delivery)
-
-    async def ask_again(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
-        """The same request once more, by whoever may request; every check is made anew."""
-        old = await self.find(id)
-        if not old.phase.is_final:
-            raise Refused(f"{old.id} is still open: {old.told}.")
-        return await self.request(
-            app=old.app,
-            environment=old.environment,
-            version=old.version,
-            reason=old.reason,
-            user=user,
-            delivery=delivery,
-            manner=Manner(waits=bool(old.waits)),
-        )
 
     async def approve(self, id: str, *, user: str, content_hash: str | None = None) -> Promotion:
         """Record one person's yes. `content_hash` is what the pressed button showed."""
@@ -354,7 +80,7 @@ class Promoter:
         promotion, _, _ = await self._authorised(Action.REVIEW, id, user)
         now = self.clock.now()
         return await self._change(
-            promotion, lambda current: current.review(by=user, at=now, why=_reason(why))
+            promotion, lambda current: current.review(by=user, at=now, why=checked_reason(why))
         )
 
     async def withdraw(self, id: str, *, user: str) -> Promotion:
@@ -366,7 +92,7 @@ class Promoter:
     async def reject(self, id: str, *, user: str, why: str) -> Promotion:
         """Record one person's no, with a reason; it ends the promotion."""
         promotion, _, _ = await self._authorised(Action.REJECT, id, user)
-        reason = _reason(why)
+        reason = checked_reason(why)
         if not reason:
             raise Refused("Say why: the requester has to know what to change.")
         now = self.clock.now()
@@ -376,7 +102,7 @@ class Promoter:
         """Call it off, as long as its commit is not under way."""
         promotion, _, _ = await self._authorised(Action.CANCEL, id, user)
         now = self.clock.now()
-        reason = _reason(why)
+        reason = checked_reason(why)
         return await self._change(promotion, lambda current: current.cancel(by=user, at=now, why=reason))
 
     async def sync(self, id: str, *, user: str) -> Promotion:
@@ -461,15 +187,6 @@ class Promoter:
             raise Refused(f"You cannot {action} {promotion.id} any more: {promotion.told}.")
         return promotion
 
-    async def find(self, id: str) -> Promotion:
-        """The promotion; raises `Refused` for an id that nobody knows."""
-        promotion = await self.store.load(id.upper())
-        if promotion is None:
-            raise Refused(
-                f"I know no promotion {one_line(id)[:40]}. If it was lost, ask again with /promote."
-            )
-        return promotion
-
     async def pending(self) -> tuple[tuple[Promotion, Card], ...]:
         """Every request that waits for approvals, with its card, oldest first."""
         waiting = await self.store.in_phase(Phase.REQUESTED)
@@ -495,10 +212,6 @@ class Promoter:
         targets = [target for target in self.catalog.targets if target.app in apps]
         return tuple(await asyncio.gather(*(self._place(target) for target in targets[:MOST_PLACES])))
 
-    def target_of(self, promotion: Promotion) -> Target:
-        """The promotion's target, as the configuration describes it now, under the promotion's own terms."""
-        return target_for(promotion, self.catalog.target(promotion.app, promotion.environment))
-
     def _first_environment(self, app: str) -> str:
         for environment in self.catalog.environments:
             if any(
@@ -522,187 +235,6 @@ class Promoter:
             applications=tuple(fact if isinstance(fact, ApplicationFacts) else str(fact) for fact in facts),
             current=await self._readable(holder) if holder else None,
         )
-
-    async def _readable(self, id: str) -> Promotion | None:
-        """The promotion, unless it belongs to a newer version of the bot: one that we cannot read hides no other."""
-        try:
-            return await self.store.load(id)
-        except Newer:
-            return None
-
-    def _sealed(self, promotion: Promotion) -> Promotion:
-        """The request with the bot's own seal on it."""
-        seal = self.sealer.seal(
-            id=promotion.id,
-            content_hash=promotion.content_hash,
-            by=promotion.requested_by,
-            decision=Decision.REQUEST,
-            at=promotion.requested_at,
-            said=request_words(promotion),
-        )
-        return replace(promotion, request_seal=seal)
-
-    async def _create(
-        self, promotion: Promotion, draft: Draft, delivery: str | None, *, replaces: bool = False
-    ) -> Promotion:
-        """Save it, due now; in the place of what holds the target, where it may have that."""
-        holds, instead_of = not self.catalog.is_first(draft.target), None
-        if promotion.dossier:
-            await self.store.save_dossier(promotion.id, draft.dossier)
-        for _ in range(TRIES):
-            try:
-                id = await self.store.create(promotion, delivery=delivery, holds=holds, instead_of=instead_of)
-            except TargetBusy as busy:
-                held = await self._readable(busy.holder)
-                instead_of = _instead_of(promotion, held, replaces=replaces) if held else None
-                if instead_of is None and (held is None or held.phase.holds):
-                    raise await self._busy(draft.target, busy) from busy
-            except Conflict:  # what it would have replaced has moved on
-                instead_of = None
-            else:
-                return promotion if id == promotion.id else await self.find(id)
-        raise Refused("Something changed at this very moment; try again.")
-
-    async def _failed(self, stack: Sequence[rollback.Deployed]) -> frozenset[str]:
-        """Of the newest promotions that brought these, those that nobody has seen live, although somebody looked."""
-        newest = [each.promotion for each in stack if each.promotion][-MOST_ASKED:]
-        found = await asyncio.gather(*(self._readable(id) for id in newest))
-        failed = [each.id for each in found if each and _never_ran(each)]
-        looks = await asyncio.gather(*(self.store.look(id) for id in failed))
-        return frozenset(id for id, look in zip(failed, looks, strict=True) if not look.recovered)
-
-    async def _busy(self, target: Target, busy: TargetBusy) -> TargetBusy:
-        holder = await self._readable(busy.holder)
-        card = await self.store.card(busy.holder)
-        who = f", asked for by {holder.requested_by.name}: {holder.told}" if holder else ""
-        return TargetBusy(
-            f"{target.app} in {target.environment} is held by {busy.holder}{who}. "
-            f"Wait for it, have it cancelled (/promote cancel {busy.holder}), or, as long as nobody has approved it, "
-            "take its place with --replace.",
-            holder=busy.holder,
-            link=card.link,
-        )
-
-    async def member(self, user: str) -> Person:
-        """Who this is, where they are a full member of the workspace; nobody else is told or does anything."""
-        person = await self.directory.person(user)
-        people.require_member(person)
-        return person
-
-    async def _authorised(self, action: Action, id: str, user: str) -> tuple[Promotion, Target, Person]:
-        promotion = await self.find(id)
-        target = self.target_of(promotion)
-        # Who may approve is a matter of the rules of the target, also where this promotion needs nobody's approval.
-        policy = self.catalog.target(promotion.app, promotion.environment).policy
-        person = await self.member(user)
-        dossier = await known_dossier(self.store, promotion)
-        held = people.roles(person, promotion, policy, {}, dossier)
-        if (
-            not people.may(action, held) or policy.denied.groups
-        ):  # groups are asked of Slack only where they matter
-            members = await members_of(self.directory, _groups_for(action, policy))
-            held = people.roles(person, promotion, policy, members, dossier)
-        people.require(action, held, promotion.title)
-        return promotion, target, person
-
-    async def _require_somebody(self, draft: Draft, person: Person) -> None:
-        """A request that nobody living could approve is refused when it is made."""
-        policy, dossier = draft.target.policy, draft.dossier
-        if not policy.needs_approval:
-            return
-        never = {person.id}
-        if not policy.commit_authors:
-            _require_known_authors(policy, dossier)
-            never |= {author.user for author in dossier.authors if author.user}
-        if not policy.last_requester and dossier.last_requester:
-            never.add(dossier.last_requester)
-        members = await members_of(self.directory, policy.deciding_groups)
-        await require_somebody(
-            self.directory, policy, members, never=frozenset(never), where=draft.target.environment
-        )
-
-    async def _change(self, promotion: Promotion, step: Callable[[Promotion], Promotion]) -> Promotion:
-        """Apply one step and save it; on a conflict load again, apply again."""
-        current = promotion
-        holds = not self.catalog.is_first(self.target_of(promotion))
-        for _ in range(TRIES):
-            after = step(current)
-            try:
-                await self.store.save([Change(before=current, after=after)], holds=holds)
-            except Conflict:
-                current = await self.find(promotion.id)
-            else:
-                return after
-        raise Refused(f"{promotion.id} is changing too fast; look at its card and try again.")
-
-
-def _instead_of(promotion: Promotion, held: Promotion, *, replaces: bool) -> Change | None:
-    """A rollback or an emergency goes before what is not being written; another request before one nobody approved."""
-    may_be_written = held.base is not None or held.phase not in (Phase.REQUESTED, Phase.APPROVED)
-    goes_first = (promotion.is_rollback and not held.is_rollback) or (
-        promotion.is_emergency and not held.is_emergency
-    )
-    is_untouched = held.phase is Phase.REQUESTED and not held.approvals and not held.is_rollback
-    if may_be_written or not (goes_first or (replaces and is_untouched)):
-        return None
-    why = f"{promotion.id} of {promotion.requested_by.name} took its place, with {promotion.version}"
-    if promotion.is_rollback:
-        why = f"{promotion.id} rolls {promotion.environment} back to {promotion.version}"
-    return Change(before=held, after=held.supersede(at=promotion.requested_at, why=why))
-
-
-def _never_ran(promotion: Promotion) -> bool:
-    """Did its rollout end before it was live? Where nobody could look, nobody knows."""
-    if promotion.phase is Phase.SUPERSEDED:
-        return True
-    was_seen = promotion.outcome is None or not promotion.outcome.is_unseen
-    return promotion.phase is Phase.FAILED and was_seen
-
-
-def _checked(version: str | None) -> str | None:
-    return None if version is None else checked_version(version)
-
-
-def _require_open(draft: Draft, *, waits: bool) -> None:
-    """Raise `GatesClosed` unless each gate is open, or may open by itself where the request waits for that."""
-    if any(not (waits and answer.may_open) for answer in draft.answers.closed):
-        raise GatesClosed(draft)
-
-
-def _require_known_authors(policy: Policy, dossier: Dossier) -> None:
-    """Where authors may not approve, it must be known who they are."""
-    commits = dossier.source
-    if policy.unknown_authors:
-        return
-    if commits is None or not commits.are_all_known:
-        why = (
-            commits.unknown
-            if commits and commits.unknown
-            else "there are too many commits, or none are known"
-        )
-        raise Refused(f"Authors of its commits may not approve it, and nobody can tell who they are: {why}.")
-    strangers = sorted({one_line(author.author) for author in dossier.authors if author.user is None})
-    if strangers:
-        raise Refused(
-            f"Authors of its commits may not approve it, and I do not know who {', '.join(strangers[:5])} is in "
-            "Slack. Add the address to identities in promote.yaml."
-        )
-
-
-def _groups_for(action: Action, policy: Policy) -> frozenset[str]:
-    """The user groups that can give or take this right."""
-    found = policy.deciding_groups
-    if action in (Action.REQUEST, Action.ASK_AGAIN, Action.ROLL_BACK) and policy.requesters:
-        found |= policy.requesters.groups
-    if action is Action.ROLL_BACK and policy.rollback:
-        found |= policy.rollback.who.groups
-    if action in (Action.EMERGENCY, Action.REVIEW) and policy.emergency:
-        found |= policy.emergency.who.groups
-    return found
-
-
-def _reason(text: str | None) -> str | None:
-    return one_line(text)[:LONGEST_REASON] or None if text else None
 
 
 async def _or_why(question: Awaitable[Any]) -> Any:

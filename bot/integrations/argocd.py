@@ -24,6 +24,7 @@ from bot.integrations.argocd_application import ApplicationCalls, Right, read, u
 from bot.integrations.argocd_facts import read_application
 from bot.integrations.argocd_http import SYSTEM, Connection, Rejected
 from bot.integrations.argocd_logs import last_words
+from bot.integrations.argocd_rendering import Rendering, read_rendering
 from bot.integrations.argocd_stream import Hint, Patience, hints
 
 CALL_LIMIT = timedelta(seconds=10)
@@ -109,7 +110,9 @@ class ArgoCD:
             facts = replace(facts, name=application.name)
             if _shows_workloads(facts, target):
                 is_deployed = facts.sync == "Synced" and facts.health == "Healthy"
-                with_digests = is_deployed and (bool(target.digests) or target.asks_registry)
+                with_digests = is_deployed and (
+                    not target.is_tag_only or bool(target.digests) or target.asks_registry
+                )
                 workloads = await calls.workloads(target.image, with_digests=with_digests)
                 facts = replace(facts, workloads=workloads)
             if _waits_by_itself(facts):
@@ -121,6 +124,17 @@ class ArgoCD:
         except Rejected as rejected:
             raise await calls.refusal(rejected) from rejected
         return facts
+
+    async def rendering(self, target: Target, application: Application) -> Rendering:
+        """What an application renders from, by one look at its object. Raises as `observe`."""
+        calls = self._calls(application)
+        try:
+            answer = await calls.connection.get(
+                calls.path, calls.query, call="application", limit=self._call_limit
+            )
+        except Rejected as rejected:
+            raise await calls.refusal(rejected) from rejected
+        return read(calls.connection, lambda: read_rendering(answer, target))
 
     async def rehearse(
         self, application: Application, *, revision: str | None, promotion: str = ""
