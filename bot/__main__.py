@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -125,6 +125,37 @@ def set_image(
     from bot.ci import set_image as write
 
     print(_complete(write(_settings(), app=app, environment=environment, version=version)))
+
+
+@cli.command()
+def report_check(
+    app: Annotated[str, typer.Argument(help="An app of promote.yaml.")],
+    environment: Annotated[str, typer.Argument(help="The environment where the build was checked.")],
+    version: Annotated[str, typer.Argument(help="The version that was checked.")],
+    check: Annotated[str, typer.Argument(help="The check, as a policy names it.")],
+    result: Annotated[Literal["pass", "fail"], typer.Argument(help="The verdict.")],
+    *,
+    digest: Annotated[str | None, typer.Option(help="Which build it was, sha256:….")] = None,
+    said: Annotated[str | None, typer.Option(help="One line that people read.")] = None,
+    link: Annotated[str | None, typer.Option(help="The address of the run.")] = None,
+    delivery: Annotated[
+        str | None, typer.Option(help="A name for this call; the same one counts once.")
+    ] = None,
+) -> None:
+    """Report the verdict of a check to the running bot. Needs PROMOTE_URL, HOOK_NAME and HOOK_KEY."""
+    from bot.reports import report_check as report
+
+    fields = {
+        "app": app,
+        "environment": environment,
+        "version": version,
+        "digest": digest,
+        "check": check,
+        "result": result,
+        "said": said,
+        "link": link,
+    }
+    print(_complete(report(_settings(), fields, delivery=delivery)))
 
 
 def _run(*, web_side: bool, worker_side: bool) -> None:

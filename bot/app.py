@@ -29,11 +29,14 @@ from bot.core.drafting import Drafting
 from bot.core.errors import Failed, Unavailable
 from bot.core.following import Following
 from bot.core.gatekeeper import Gatekeeper
+from bot.core.keeper import Keeper
 from bot.core.promoter import Promoter
 from bot.core.reconciling import Reconciling
+from bot.core.reporting import Reporting
 from bot.core.seals import Sealer
 from bot.git_access import git_repository, unsigned
 from bot.hints import Hints
+from bot.hook_access import identities
 from bot.integrations import embedded
 from bot.integrations.argocd import ArgoCD, Server
 from bot.integrations.board import RedisBoard
@@ -41,7 +44,7 @@ from bot.integrations.calendar import CronCalendar
 from bot.integrations.gitops import GitRepository
 from bot.integrations.probes import HttpProbes
 from bot.integrations.registry import Registry
-from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
+from bot.integrations.slack import SlackAnnouncer, SlackDirectory, SlackNotices, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.probe_access import http_probes
 from bot.registry_access import registry
@@ -52,6 +55,7 @@ from bot.telemetry import ALARMS, ARGOCD_CALLS, BUGS, TOKEN_ENDS
 from bot.watching import Watching
 from bot.worker import Worker, end
 from handlers import register
+from handlers.hook import hook
 from handlers.listening import Background
 from handlers.requests import slack_events
 from handlers.socket import SocketMode
@@ -59,6 +63,7 @@ from handlers.socket import SocketMode
 SHUTDOWN_WITHIN = 10.0
 ANSWERED_WITHIN = 3.0
 """Seconds until a request is answered, as Slack demands it."""
+CHECKS = "/hooks/v1/checks"
 RECONCILE_EVERY = 600.0
 EXAMINE_EVERY = 600.0
 LOOK_AT_TOKENS_EVERY = 12 * 3600.0
@@ -138,6 +143,29 @@ class Outside:
             clock=SystemClock(),
             sealer=sealer(self.settings),
             drafting=self.drafting(self.quick_board),
+        )
+
+    def keeper(self) -> Keeper:
+        """What people can lock, block and report."""
+        return Keeper(
+            catalog=self.catalog,
+            board=self.quick_board,
+            directory=self.people(self.quick_board),
+            clock=SystemClock(),
+            calendar=CronCalendar(),
+            sealer=sealer(self.settings),
+            requester_of=self.promoter().requester_of,
+            build=self.drafting(self.quick_board).running,
+        )
+
+    def reporting(self) -> Reporting:
+        """What machines can report."""
+        return Reporting(
+            catalog=self.catalog,
+            board=self.quick_board,
+            images=self.images,
+            clock=SystemClock(),
+            sealer=sealer(self.settings),
         )
 
     def worker(self) -> Worker:
@@ -273,7 +301,8 @@ def bolt(outside: Outside, background: Background) -> AsyncApp:
         authorize=authorize,
         logger=logging.getLogger("slack_bolt"),
     )
-    register(app, outside.promoter(), background)
+    notices = SlackNotices(outside.client)
+    register(app, outside.promoter(), outside.keeper(), notices, background)
     return app
 
 
@@ -401,15 +430,19 @@ async def _hear(outside: Outside, stack: contextlib.AsyncExitStack) -> SocketMod
     """Open Slack's way in: Socket Mode where there is an app token, else HTTP on the public port."""
     background = Background()
     stack.push_async_callback(background.finish, SHUTDOWN_WITHIN - ANSWERED_WITHIN)
-    settings = outside.settings
+    settings, public = outside.settings, web.Application()
+    if machines := identities(settings, outside.config):
+        report = hook(outside.reporting(), machines, SystemClock(), outside.quick_board)
+        public.router.add_post(CHECKS, report)
     if app_token := settings.get("SLACK_APP_TOKEN"):
+        if machines:
+            await stack.enter_async_context(_site(public, settings.host, settings.port))
         socket = SocketMode(bolt(outside, background), app_token)
         await stack.enter_async_context(_running(socket.run()))
         return socket
     secret = settings.require(
         "SLACK_SIGNING_SECRET", "it proves that a request comes from Slack (or set SLACK_APP_TOKEN)."
     )
-    public = web.Application()
     public.router.add_post("/slack/events", slack_events(bolt(outside, background), secret))
     await stack.enter_async_context(_site(public, settings.host, settings.port))
     return None

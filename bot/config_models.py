@@ -3,66 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-DURATION = re.compile(r"(\d+)(s|m|h|d)")
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-LONGEST = 365 * UNITS["d"]
-
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, str) and (found := DURATION.fullmatch(value)):
-        seconds = int(found[1]) * UNITS[found[2]]
-        if 1 <= seconds <= LONGEST:
-            return timedelta(seconds=seconds)
-        raise ValueError("must be from 1s to 365d")
-    if isinstance(value, timedelta):
-        return value
-    raise ValueError("must be a number with a unit, like 30s, 20m, 4h or 7d")
-
-
-def _person(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"[UW][A-Z0-9]{5,}", value):
-        return value
-    raise ValueError(
-        f"{value!r} is not a user id. Write the id, like U0123ABCD: in Slack, open the profile, ⋮, “Copy member ID”"
-    )
-
-
-def _group(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"S[A-Z0-9]{5,}", value):
-        return value
-    raise ValueError(
-        f"{value!r} is not a user group's id. Write the id, like S0123ABCD; its page in Slack shows it"
-    )
-
-
-def _channel(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"[CG][A-Z0-9]{5,}", value):
-        return value
-    raise ValueError(
-        f"{value!r} is not a channel id. Write the id, like C0123ABCD: it stands at the end of “View channel details”"
-    )
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_duration, json_schema_input_type=Annotated[str, Field(pattern=r"^\d+(s|m|h|d)$")]),
-]
-PersonId = Annotated[str, BeforeValidator(_person)]
-GroupId = Annotated[str, BeforeValidator(_group)]
-ChannelId = Annotated[str, BeforeValidator(_channel)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
-HostName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$")]
-
-
-class Strict(BaseModel):
-    """A part of the file; a key that it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from bot.config_fields import ChannelId, Email, HostName, Name, PersonId, Strict
+from bot.core.image_name import ImageName
+from bot.policy_models import PolicyModel
 
 
 class SlackModel(Strict):
@@ -70,25 +17,19 @@ class SlackModel(Strict):
 
     channel: ChannelId = Field(description="The channel of every card, by id")
     channels: dict[Name, ChannelId] = Field(default={}, description="Another channel for an environment")
+    audit: ChannelId | None = Field(
+        default=None, description="Where emergencies and changed policies are told besides, by id"
+    )
 
 
-class RepositoryModel(Strict):
-    """A GitOps repository."""
+class GitModel(Strict):
+    """A git repository's address."""
 
     url: str = Field(description="https://… or git@host:…; never with a password in it")
-    branch: str = Field(
-        default="main", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$", description="The branch to write"
-    )
-    mode: Literal["push"] = Field(default="push", description="Commits are pushed to the branch")
-    commit_url: str | None = Field(default=None, description="A commit's page, with {revision} in it")
-    sign: bool = Field(
-        default=True,
-        description="Commits carry an SSH signature; a must where an environment needs approvals, unless false",
-    )
     allow_local: bool = Field(default=False, description="Allow file:// and plain http:// addresses")
 
     @model_validator(mode="after")
-    def _check_url(self) -> RepositoryModel:
+    def _check_url(self) -> Self:
         if re.match(r"https?://[^/]*@|ssh://[^/@]*:[^/]*@", self.url):
             raise ValueError("url holds a user or a password; put the token into GIT_TOKEN or GIT_TOKEN_FILE")
         if re.match(r"https://|ssh://|[\w.-]+@[\w.-]+:", self.url):
@@ -98,6 +39,37 @@ class RepositoryModel(Strict):
                 return self
             raise ValueError("url is not encrypted; use https:// or ssh, or set allow_local: true for a test")
         raise ValueError("url must begin with https:// or ssh://, or be like git@host:owner/name.git")
+
+
+class RepositoryModel(GitModel):
+    """A GitOps repository."""
+
+    branch: str = Field(
+        default="main", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$", description="The branch to write"
+    )
+    mode: Literal["push"] = Field(default="push", description="Commits are pushed to the branch")
+    commit_url: str | None = Field(default=None, description="A commit's page, with {revision} in it")
+    sign: bool = Field(
+        default=True,
+        description="Commits carry an SSH signature; a must where an environment needs approvals, unless false",
+    )
+
+
+class SourceModel(GitModel):
+    """The repository that an app is built from."""
+
+    compare_url: str | None = Field(
+        default=None, description="A comparison's page, with {old} and {new} in it"
+    )
+
+    @field_validator("compare_url")
+    @classmethod
+    def _check_compare_url(cls, url: str | None) -> str | None:
+        if url is not None and not (re.match("https?://", url) and "{old}" in url and "{new}" in url):
+            raise ValueError(
+                "must be an address that holds {old} and {new}, like https://…/compare/{old}...{new}"
+            )
+        return url
 
 
 class ArgoCDModel(Strict):
@@ -199,6 +171,10 @@ class TargetDefaults(Strict):
     edit_anchors: bool | None = Field(
         default=None, description="Change an anchor (&name) although other places of the file repeat it"
     )
+    expected_differences: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        default=None,
+        description="Keys of the values file that may differ from one environment to the next, with all below them",
+    )
     values: str | None = Field(default=None, description="The values file in the repository")
     applications: tuple[Application, ...] | None = Field(
         default=None,
@@ -215,91 +191,51 @@ class AppModel(TargetDefaults):
         pattern=r"^([a-z0-9][a-zA-Z0-9.-]*(:[0-9]+)?/)?[a-z0-9][a-zA-Z0-9._/-]*$",
         description="The image's name without a tag, as the workloads spell it",
     )
+    source: SourceModel | None = Field(
+        default=None, description="The repository that it is built from: whose commits a promotion brings"
+    )
+    same_image: Literal["tag-only"] | None = Field(
+        default=None, description="tag-only: compare the tag alone, as nobody can prove which build runs"
+    )
     banner: dict[Name, str] = Field(default={}, description="A warning on the cards of an environment")
+    policies: dict[Name, PolicyModel] = Field(
+        default={}, description="Rules of this app; each takes the place of the environment's"
+    )
     environments: dict[Name, TargetDefaults] | None = Field(
         default=None,
         description="Only these environments, each with what is different there; otherwise all of them",
     )
 
 
-class RuleModel(Strict):
-    """At least `min` of these people."""
-
-    users: tuple[PersonId, ...] = Field(default=(), description="People, by id")
-    group: GroupId | None = Field(default=None, description="A user group, by id")
-    min: int = Field(default=1, ge=1, description="How many of them")
-
-    @model_validator(mode="after")
-    def _check_people(self) -> RuleModel:
-        if not self.users and not self.group:
-            raise ValueError("the rule names nobody: give users or a group")
-        if not self.group and len(set(self.users)) < self.min:
-            raise ValueError(f"min is {self.min}, but only {len(set(self.users))} people are named")
-        return self
-
-
-def _never_self(value: Any) -> Any:
-    if value is False:
+def _action(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(ACTION, value):
         return value
-    raise ValueError("must be false: nobody approves their own request")
+    raise ValueError(f"{value!r} is no action: write set-image, check:* or check: with a check's name")
 
 
-class ApprovalsModel(Strict):
-    """Who must say yes before anything is written."""
+ACTION = r"set-image|check:(\*|[a-z0-9][a-z0-9._-]{0,39})"
+Action = Annotated[
+    str, BeforeValidator(_action, json_schema_input_type=Annotated[str, Field(pattern=f"^({ACTION})$")])
+]
+NameOrAll = Annotated[str, Field(pattern=r"^(\*|[a-z0-9][a-z0-9._-]{0,39})$")]
+HookName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+"""Small letters, digits and dashes, so that no two names share a HOOK_KEY_<NAME>."""
 
-    rules: tuple[RuleModel, ...] = Field(min_length=1, description="Each must be met")
-    total: int | None = Field(
-        default=None, ge=1, description="How many different people in all; without it, the sum of every min"
+
+class HookModel(Strict):
+    """What one caller of the HTTP hook may do. Its key comes from HOOK_KEY_<NAME>."""
+
+    apps: tuple[NameOrAll, ...] = Field(min_length=1, description='For which apps; "*" for all')
+    environments: tuple[NameOrAll, ...] = Field(
+        min_length=1, description='In which environments; "*" for all'
     )
-    self_: Annotated[Literal[False], BeforeValidator(_never_self)] = Field(
-        default=False, alias="self", description="Nobody approves their own request"
-    )
-    expires: Duration = Field(default=timedelta(hours=4), description="How long a request waits")
-
-    @property
-    def needed(self) -> int:
-        """How many different people in all: at least as many as the strictest rule asks for."""
-        if self.total is None:
-            return sum(rule.min for rule in self.rules)
-        return max(self.total, *(rule.min for rule in self.rules))
-
-    @model_validator(mode="after")
-    def _check_total(self) -> ApprovalsModel:
-        people = {user for rule in self.rules for user in rule.users}
-        if not any(rule.group for rule in self.rules) and len(people) < self.needed:
-            raise ValueError(f"total is {self.needed}, but only {len(people)} people are named")
-        return self
-
-
-class RolloutModel(Strict):
-    """How patiently a rollout is followed."""
-
-    timeout: Duration = Field(default=timedelta(minutes=20), description="When to give up")
-    stable_for: Duration = Field(default=timedelta(seconds=10), description="How long it must stay healthy")
-    degraded_grace: Duration = Field(default=timedelta(seconds=60), description="How long it may be degraded")
-    pick_up_within: Duration = Field(
-        default=timedelta(minutes=10), description="How long Argo CD may not notice"
-    )
-    logs: bool | None = Field(
-        default=None,
-        description="Send requester and approvers the last lines of a pod that fails; unless said, only where nobody "
-        "has to approve",
+    actions: tuple[Action, ...] = Field(
+        min_length=1, description="check:NAME or check:* to report checks, set-image to write a version"
     )
 
-
-def _never_blank(value: Any) -> Any:
-    if value is None:
-        raise ValueError("is there, but says nothing; name the approvers, or take the key out")
-    return value
-
-
-class PolicyModel(Strict):
-    """The rules of one environment."""
-
-    approvals: Annotated[ApprovalsModel | None, BeforeValidator(_never_blank)] = Field(
-        default=None, description="Without it, nobody has to approve"
-    )
-    rollout: RolloutModel = Field(default=RolloutModel())
+    def may_report(self, check: str, app: str) -> bool:
+        """Is this somebody who reports the check, in any environment of the app?"""
+        return bool({app, "*"} & set(self.apps) and {f"check:{check}", "check:*"} & set(self.actions))
 
 
 class Config(Strict):
@@ -316,4 +252,19 @@ class Config(Strict):
     )
     defaults: TargetDefaults = Field(default=TargetDefaults())
     apps: dict[Name, AppModel] = Field(min_length=1)
-    policies: dict[Name, PolicyModel] = Field(default={})
+    policies: dict[Name, PolicyModel] = Field(default={}, description="The rules of each environment")
+    identities: dict[Email, PersonId] = Field(
+        default={}, description="Who is who, where the address of a commit's author is not the one in Slack"
+    )
+    hooks: dict[HookName, HookModel] = Field(default={}, description="The callers of the HTTP hook")
+
+    def environments_of(self, app: AppModel) -> list[str]:
+        """The environments that the app has, in the order of promotion."""
+        return [each for each in self.environments if app.environments is None or each in app.environments]
+
+    def asks_registry(self, app: AppModel) -> bool:
+        """Is the registry of the app's image one of those that are asked?"""
+        try:
+            return ImageName.parse(app.image).host in self.registries
+        except ValueError:
+            return False

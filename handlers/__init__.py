@@ -8,6 +8,7 @@ from slack_bolt.app.async_app import AsyncApp
 from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.context.respond.async_respond import AsyncRespond
 
+from bot.core.keeper import Keeper, Notices
 from bot.core.people import Action
 from bot.core.promoter import Promoter
 from bot.messages.card import action_id
@@ -19,9 +20,12 @@ from handlers.listening import Background, Listening
 Body = dict[str, Any]
 
 
-def register(app: AsyncApp, promoter: Promoter, background: Background) -> None:
+def register(
+    app: AsyncApp, promoter: Promoter, keeper: Keeper, notices: Notices, background: Background
+) -> None:
     """Every listener. Exactly one for each: Bolt runs the next match when an acknowledgement is late."""
-    listening, command, buttons = Listening(background), Command(promoter), Buttons(promoter)
+    listening, buttons = Listening(background), Buttons(promoter)
+    command = Command(promoter=promoter, keeper=keeper, notices=notices)
 
     @app.command("/promote")
     async def promote(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:

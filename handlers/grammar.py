@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from bot.core.board import Scope
 from bot.core.catalog import nearest
 from bot.core.errors import Refused
 
 ABOUT_ONE = ("show", "approve", "reject", "withdraw", "cancel")
-VERBS = ("help", "status", "pending", "rollback", *ABOUT_ONE)
+QUESTIONS = ("help", "status", "pending", "locks", "windows")
+VERBS = (*QUESTIONS, "rollback", *ABOUT_ONE, "lock", "unlock", "block", "unblock", "check", "can", "diff")
 ID = re.compile(r"P-[0-9A-HJKMNP-TV-Z]{10}", re.IGNORECASE | re.ASCII)
 INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff]")
 QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
 BECAUSE = re.compile(r"\s+because(?:\s+|$)", re.IGNORECASE)
-NEARLY = 0.75
-"""How alike a word and a verb are where the verb may be meant, by difflib's measure: “revert” is no “reject”."""
+NEARLY = 0.78
+"""How alike a word and a verb are where the verb may be meant, by difflib's measure: “checkout” is no “check”."""
+TERMS = ("for", "until")
+VERDICTS = {"pass": True, "passed": True, "fail": False, "failed": False}
 USAGE = "Type /promote <app> [version] [to] <environment> [because …], or /promote help."
 
 
@@ -49,7 +54,76 @@ class Verb:
     text: str | None = None
 
 
-def parse(text: str) -> Request | Rollback | Verb:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """Let nothing move there; `term` is `for 2h` or `until 18:00`, as it was typed."""
+
+    scope: Scope
+    term: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlock:
+    """Let things move there again."""
+
+    scope: Scope
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Let nobody promote a version any more."""
+
+    app: str
+    version: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unblock:
+    """Let a version be promoted again."""
+
+    app: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A verdict on the version that an environment runs; without one, on that which asks for it."""
+
+    app: str
+    version: str
+    name: str
+    passed: bool
+    environment: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Can:
+    """Could a target run a version now, and what stands in the way?"""
+
+    app: str
+    environment: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diff:
+    """What would a version bring to a target?"""
+
+    app: str
+    environment: str
+    version: str | None = None
+
+
+Keeping = Lock | Unlock | Block | Unblock
+"""What concerns everybody in the channels."""
+Wish = Request | Rollback | Verb | Keeping | Check | Can | Diff
+
+
+def parse(text: str) -> Wish:
     """What was typed after `/promote`; raises `Refused` with what to type instead."""
     cleaned = INVISIBLE.sub("", text).strip()
     words = cleaned.split()
@@ -58,13 +132,11 @@ def parse(text: str) -> Request | Rollback | Verb:
     first = _word(words[0]).lower()
     if first in ABOUT_ONE:
         return _about_one(first, words[1:])
-    if first == "rollback":
-        return _rollback(cleaned)
-    if first in ("help", "pending"):
-        return Verb(name=first)
-    if first == "status":
+    if first in ("status", "windows"):
         return Verb(name=first, text=_word(words[1]) if len(words) > 1 else None)
-    return _request(cleaned)
+    if first in QUESTIONS:
+        return Verb(name=first)
+    return _READ.get(first, _request)(cleaned)
 
 
 def _about_one(name: str, words: list[str]) -> Verb:
@@ -84,6 +156,83 @@ def _rollback(text: str) -> Rollback:
     return Rollback(
         app=words[0], environment=words[1], version=words[2] if len(words) == 3 else None, reason=reason
     )
+
+
+def _lock(text: str) -> Lock:
+    head, reason = _reason(text)
+    words = _words(head)[1:]
+    end = next((place for place, word in enumerate(words) if word.lower() in TERMS), len(words))
+    usage = "lock (<app> <environment> | <environment> | all) [for 2h | until 18:00] because <reason>"
+    return Lock(scope=_scope(words[:end], usage), term=" ".join(words[end:]) or None, reason=reason)
+
+
+def _unlock(text: str) -> Unlock:
+    head, reason = _reason(text)
+    usage = "unlock (<app> <environment> | <environment> | all) [because …]"
+    return Unlock(scope=_scope(_words(head)[1:], usage), reason=reason)
+
+
+def _scope(words: list[str], usage: str) -> Scope:
+    if len(words) == 2:
+        return Scope(app=words[0], environment=words[1])
+    if len(words) == 1:
+        return Scope() if words[0].lower() == "all" else Scope(environment=words[0])
+    raise Refused(f"Type /promote {usage}.")
+
+
+def _block(text: str) -> Block:
+    head, reason = _reason(text)
+    app, version = _two(_words(head)[1:], "block <app> <version> because <reason>")
+    return Block(app=app, version=version, reason=reason)
+
+
+def _unblock(text: str) -> Unblock:
+    head, _ = _reason(text)
+    app, version = _two(_words(head)[1:], "unblock <app> <version>")
+    return Unblock(app=app, version=version)
+
+
+def _two(words: list[str], usage: str) -> tuple[str, str]:
+    if len(words) != 2:
+        raise Refused(f"Type /promote {usage}.")
+    return words[0], words[1]
+
+
+def _check(text: str) -> Check:
+    head, reason = _reason(text)
+    words = _words(head)[1:]
+    environment = words[5] if len(words) == 6 and words[4].lower() == "in" else None
+    if len(words) != (6 if environment else 4) or words[3].lower() not in VERDICTS:
+        raise Refused("Type /promote check <app> <version> <name> pass|fail [in <environment>] [because …].")
+    return Check(
+        app=words[0],
+        version=words[1],
+        name=words[2],
+        passed=VERDICTS[words[3].lower()],
+        environment=environment,
+        reason=reason,
+    )
+
+
+def _can(text: str) -> Can:
+    app, version, environment = _destination(text)
+    return Can(app=app, version=version, environment=environment)
+
+
+def _diff(text: str) -> Diff:
+    app, version, environment = _destination(text)
+    return Diff(app=app, version=version, environment=environment)
+
+
+def _destination(text: str) -> tuple[str, str | None, str]:
+    """The words of a question about a promotion that nobody has asked for yet."""
+    head, _ = _reason(text)
+    verb, *words = _words(head)
+    if len(words) >= 2 and words[-2].lower() == "to":
+        del words[-2]
+    if len(words) not in (2, 3) or "to" in map(str.lower, words):
+        raise Refused(f"Type /promote {verb.lower()} <app> [version] [to] <environment>.")
+    return words[0], words[1] if len(words) == 3 else None, words[-1]
 
 
 def _request(text: str) -> Request:
@@ -130,3 +279,15 @@ def _word(word: str) -> str:
 def _reason(text: str) -> tuple[str, str | None]:
     head, *reason = BECAUSE.split(text, maxsplit=1)
     return head, (reason[0].strip() or None) if reason else None
+
+
+_READ: Mapping[str, Callable[[str], Wish]] = {
+    "rollback": _rollback,
+    "lock": _lock,
+    "unlock": _unlock,
+    "block": _block,
+    "unblock": _unblock,
+    "check": _check,
+    "can": _can,
+    "diff": _diff,
+}

@@ -39,7 +39,7 @@ PROD, STAGE, DEV = target("prod"), target("stage"), target("dev")
 
 def new(where: Target = PROD, *, at: datetime = NOON, by: Signer = ANN) -> Promotion:
     """A new promotion of 15 in place of 14."""
-    return request(
+    promotion = request(
         where,
         id=new_id(),
         source="stage",
@@ -49,8 +49,8 @@ def new(where: Target = PROD, *, at: datetime = NOON, by: Signer = ANN) -> Promo
         by=by,
         at=at,
         reason="the sale → tomorrow",
-        seal="0" * 64,
     )
+    return replace(promotion, request_seal="0" * 64)
 
 
 def approved(promotion: Promotion) -> Promotion:

@@ -71,6 +71,14 @@ async def test_a_request_is_answered_privately_and_gets_a_card(world: World) -> 
         ("status manual", "Did you mean “manual-app”?"),
         ("halp", "Did you mean “help”?"),
         ("<!channel> 15 dev", "&lt;!channel&gt;"),
+        ("lock prod", "/promote lock prod because"),
+        ("lock prd because a sale", "Did you mean “prod”?"),
+        ("lock prod until Monday because a sale", "until tomorrow 09:00"),
+        ("unlock prod", "prod is not locked"),
+        ("unblock manual-app 15", "manual-app 15 is not blocked"),
+        ("check manual-app 15 integration pass", "No check of manual-app is called “integration”"),
+        ("blok manual-app 15", "Did you mean the word “block”?"),
+        ("can manual-app prd", "Did you mean “prod”?"),
     ],
 )
 async def test_what_cannot_be_done_is_answered_with_what_can(world: World, text: str, says: str) -> None:
@@ -93,6 +101,11 @@ async def test_questions_are_answered_privately(world: World) -> None:
             ("status", "*prod*: git holds `14`"),
             ("status manual-app", "*stage*: git holds `15`"),
             ("pending", str(card.link)),
+            ("locks", "Nothing is locked"),
+            ("windows", "No environment has windows"),
+            ("windows prod", "*prod* has no windows"),
+            ("can manual-app 15 to prod", "*manual-app* `15` to *prod*"),
+            ("diff manual-app prod", "*prod*: `14` → `15`"),
             (f"show {id.lower()}", "asked for `15` in *prod*"),
         ],
         start=1,
@@ -102,7 +115,18 @@ async def test_questions_are_answered_privately(world: World) -> None:
 
 
 @pytest.mark.parametrize("user", [GUS, OLGA])
-@pytest.mark.parametrize("text", ["status", "pending", "help", "manual-app 17 dev"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("status", "pending", "help", "manual-app 17 dev", "locks", "windows", "can manual-app prod"),
+        *(
+            "lock all because I can",
+            "unlock all",
+            "block manual-app 15 because I can",
+            "unblock manual-app 15",
+        ),
+    ],
+)
 async def test_outsiders_are_told_nothing(world: World, user: str, text: str) -> None:
     """Guests and people of other workspaces learn neither versions nor names, and change nothing."""
     await world.command(text, user=user)
@@ -127,6 +151,42 @@ async def test_a_second_request_is_refused_with_a_link(world: World) -> None:
     answer = await world.answer(MEL)
     assert f"is held by {id}, asked for by Dana Ortiz" in answer
     assert f"<{(await world.store.card(id)).link}|Open the card>" in answer
+
+
+# --- locks and bad versions
+
+
+async def test_a_lock_stops_the_line_until_it_is_taken_away(world: World) -> None:
+    """Who locks it is answered, the channel reads why, and nobody is waved through; then everything moves again."""
+    await world.command("lock all because a fire", user=MEL)
+    assert "*everything* is locked" in await world.answer(MEL)
+    await world.command("manual-app 15 to prod")
+    assert "Everything is locked: a fire" in await world.answer()
+    assert await world.pending() == []
+    await world.command("unlock all because it is out", user=BEN)
+    assert f"It was locked by <@{MEL}>" in await world.answer(BEN)
+    assert [message.text.splitlines()[0] for message in world.cards()] == [
+        f":lock: <@{MEL}> locked *everything* until somebody unlocks it: a fire.",
+        f":unlock: <@{BEN}> unlocked *everything*: it is out.",
+    ]
+    await world.command("manual-app 15 to prod")
+    assert "asked for manual-app 15 to prod" in await world.answer(number=2)
+
+
+async def test_a_blocked_version_goes_nowhere(world: World) -> None:
+    """Neither to prod, nor to the first environment, until it is unblocked; another version does."""
+    await world.command("block manual-app 15 because it loses orders", user=MEL)
+    assert "`15` is blocked: it loses orders" in await world.answer(MEL)
+    assert f"<@{MEL}> blocked *manual-app* `15`: it loses orders." in world.cards()[-1].text
+    for number, environment in enumerate(("prod", "dev"), start=1):
+        await world.command(f"manual-app 15 {environment}")
+        assert "15 is blocked: it loses orders" in await world.answer(number=number)
+    await world.command("manual-app 17 dev")
+    assert "asked for manual-app 17 to dev" in await world.answer(number=3)
+    await world.command("unblock manual-app 15", user=BEN)
+    assert f"It was blocked by <@{MEL}>" in await world.answer(BEN)
+    await world.command("manual-app 15 prod")
+    assert "asked for manual-app 15 to prod" in await world.answer(number=4)
 
 
 # --- approvals

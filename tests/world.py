@@ -29,6 +29,7 @@ from bot.core.catalog import Catalog, Target
 from bot.core.drafting import Drafting
 from bot.core.following import Following
 from bot.core.gatekeeper import Gatekeeper
+from bot.core.keeper import Keeper
 from bot.core.ports import Announcer, Cluster, Directory, Images, Store, ValuesRepository
 from bot.core.promoter import Promoter
 from bot.core.promotion import Phase, Promotion, PromotionId
@@ -283,6 +284,20 @@ class World:
         """The use cases."""
         return self.new_promoter()
 
+    @property
+    def keeper(self) -> Keeper:
+        """What people can lock, block and report."""
+        return Keeper(
+            catalog=self.parts.catalog,
+            board=self.board,
+            directory=self.parts.directory,
+            clock=self.clock,
+            calendar=CronCalendar(),
+            sealer=self.parts.sealer,
+            requester_of=self.promoter.requester_of,
+            build=self.new_drafting().running,
+        )
+
     def restart(self) -> None:
         """Another process takes over: an engine that remembers nothing and has a copy of its own."""
         self.parts = replace(self.parts, values=self.new_writer(), store=self.new_store())
@@ -497,6 +512,7 @@ class World:
             client=self.client,
             directory=self.directory,
             use_cases=promoter or self.promoter,
+            keeping=self.keeper,
         )
         public = web.Application()
         public.router.add_post("/slack/events", slack_events(bolt(outside, background), SIGNING_SECRET))
@@ -533,10 +549,15 @@ class WorldOutside(Outside):
     """The bot's connections, with use cases that follow the world's clock."""
 
     use_cases: Promoter
+    keeping: Keeper
 
     def promoter(self) -> Promoter:
         """What people can do."""
         return self.use_cases
+
+    def keeper(self) -> Keeper:
+        """What people can lock, block and report."""
+        return self.keeping
 
 
 def populate(slack: FakeSlack) -> None:

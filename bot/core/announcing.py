@@ -20,6 +20,8 @@ EDITS_A_MINUTE = 40
 CONFIRM_AFTER = timedelta(seconds=17)
 """A lease of 15 s and a little: whoever is still at an older edit by then has lost its turn to the next worker."""
 REMIND_AFTER = (timedelta(minutes=30), timedelta(hours=2))
+REVIEW_EVERY = timedelta(days=1)
+MOST_REVIEW_REMINDERS = 30
 TRY_AGAIN = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(minutes=5)
 """How long Slack is left alone at the most when it asks for a pause."""
@@ -71,15 +73,18 @@ class Announcing:
         if card.not_before and (pause := self._until(card.not_before, LONGEST_PAUSE)):
             return pause
         try:
+            if promotion.dossier and not promotion.phase.is_final:
+                look = replace(look, dossier=await self.store.dossier(promotion.id))
             card, again = await self._show(card, promotion, target, look)
             card = await self._tell(card, promotion, look)
+            card, review = await self._tell_emergency(card, promotion, target)
             remind = await self._remind(card, promotion, target)
         except Closed:
             return await self._closed(promotion, target)
         except Gone:
             await self.store.save_card(promotion.id, Card(edition=card.edition))
             return TRY_AGAIN
-        return min((each for each in (again, remind) if each is not None), default=None)
+        return min((each for each in (again, review, remind) if each is not None), default=None)
 
     async def _show(
         self, card: Card, promotion: Promotion, target: Target, look: Look
@@ -145,6 +150,24 @@ class Announcing:
             await self.announcer.tell_recovery(card, look.recovered)
             card = await self.store.save_card(promotion.id, replace(card, is_recovery_told=True))
         return card
+
+    async def _tell_emergency(
+        self, card: Card, promotion: Promotion, target: Target
+    ) -> tuple[Card, timedelta | None]:
+        """Break-glass cannot be quiet: it is told at once, and somebody is reminded daily until it was reviewed."""
+        if not promotion.is_emergency:
+            return card, None
+        if not card.is_glass_told:
+            await self.announcer.tell_emergency(card, target, promotion)
+            card = await self.store.save_card(promotion.id, replace(card, is_glass_told=True))
+        if not promotion.needs_review or promotion.committed_at is None:
+            return card, None
+        waited = self.clock.now() - promotion.committed_at
+        due = min(waited // REVIEW_EVERY, MOST_REVIEW_REMINDERS)
+        if due > card.review_reminders:
+            await self.announcer.remind_review(card, target, promotion)
+            card = await self.store.save_card(promotion.id, replace(card, review_reminders=due))
+        return card, REVIEW_EVERY
 
     async def send_logs(self, promotion: Promotion, target: Target, cluster: Cluster) -> None:
         """What a pod that failed wrote last, once, for requester and approvers alone; as well as it can be done."""

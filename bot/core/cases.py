@@ -45,6 +45,12 @@ class Cases:
             )
         return promotion
 
+    async def requester_of(self, target: Target, version: str) -> str | None:
+        """Who asked for the open promotion of a version to a target, by Slack id; None where none is open."""
+        holder = await self.store.holder(target)
+        held = await self._readable(holder) if holder else None
+        return held.requested_by.id if held and held.version == version else None
+
     async def member(self, user: str) -> Person:
         """Who this is, where they are a full member of the workspace; nobody else is told or does anything."""
         person = await self.directory.person(user)

@@ -112,6 +112,8 @@ class Target:
     """The image's name without a tag, as the workloads spell it."""
     applications: tuple[Application, ...]
     channel: str
+    audit: str | None = None
+    """Where emergencies are told besides, and changes of the rules."""
     policy: Policy
     rollout: RolloutPolicy
     banner: str | None = None

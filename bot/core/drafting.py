@@ -28,7 +28,7 @@ class GatesClosed(Refused):
     """Something stands in the way; `answers` says what all gates say."""
 
     def __init__(self, draft: Draft) -> None:
-        super().__init__(_sentences(draft.answers))
+        super().__init__(draft.answers.says)
         self.draft = draft
 
 
@@ -77,7 +77,7 @@ class Drafting:
             self._dossier(target, source, plan, found),
             self.gatekeeper.ask(target, source, image, skips=skips),
         )
-        first = tuple(answer for answer in found.answers if answer.gate not in skips)
+        first = _asked_first(found.answers, skips)
         return Draft(
             target=target,
             source=source,
@@ -99,6 +99,16 @@ class Drafting:
             self.gatekeeper.ask(target, None, image, skips=skips, is_rollback=True),
         )
         return Draft(target=target, source=None, image=image, plan=plan, dossier=dossier, answers=answers)
+
+    async def running(self, target: Target, version: str) -> Image:
+        """The build of a version that a target runs; raises `Refused` where it runs another one, or not well."""
+        facts = await asyncio.gather(*(self._compared(target, each) for each in target.applications))
+        live = gates.live_version(target, facts)
+        if live != version:
+            raise Refused(f"{target.environment} runs {live}, not {version}.")
+        held = Image(version=version, digest=_reported(facts, target.image))
+        digest = await same_image.proved(self.images, target, held, where=target.environment)
+        return Image(version=version, digest=digest)
 
     async def watched_now(self, target: Target) -> Commits:
         """What the applications render from besides the value, as it is now."""
@@ -229,6 +239,13 @@ class Drafting:
         return None
 
 
+def _asked_first(answers: Sequence[Answer], skips: frozenset[Gate]) -> tuple[Answer, ...]:
+    """What order and image say; where the environment before does not run it, there is nothing to prove yet."""
+    asked = [answer for answer in answers if answer.gate not in skips]
+    is_out_of_order = any(answer.gate is Gate.ORDER and not answer.is_open for answer in asked)
+    return tuple(answer for answer in asked if not (is_out_of_order and answer.gate is Gate.IMAGE))
+
+
 def _live(
     target: Target, source: Target, facts: Sequence[ApplicationFacts], wanted: str | None
 ) -> tuple[str | None, Answer]:
@@ -259,9 +276,3 @@ def _proved(target: Target, source: Target, image: Image) -> Answer:
         f"Nobody can prove which build of {image.version} {source.environment} runs: its pods report no digest, or "
         f"several. Name its registry under registries in promote.yaml, or set same_image: tag-only for {target.app}.",
     )
-
-
-def _sentences(answers: Answers) -> str:
-    """Every reason as a sentence of its own."""
-    says = (answer.says.rstrip(".") for answer in answers.closed)
-    return " ".join(f"{each[:1].upper()}{each[1:]}." for each in says)

@@ -46,6 +46,10 @@ class Card:
     reminded: int = 0
     """How many reminders the approvers have had."""
     is_recovery_told: bool = False
+    is_glass_told: bool = False
+    """Have audit channel and approvers heard of an emergency?"""
+    review_reminders: int = 0
+    """How many reminders those had who have to look at an emergency."""
     are_logs_sent: bool = False
     warned: bool = False
     """Was the requester told that the card cannot be posted?"""
@@ -343,7 +347,7 @@ class Calendar(Protocol):
     """What the clock says of windows."""
 
     def hours(self, windows: Sequence[Window], at: datetime) -> Hours:
-        """Open or closed at this moment: a window that denies goes before one that allows."""
+        """Open or closed at this moment: a window that denies goes before one that allows. Raises `Failed`."""
         ...
 
 
@@ -414,6 +418,14 @@ class Announcer(Protocol):
 
     async def remind(self, card: Card, target: Target, promotion: Promotion) -> None:
         """Ask those who may still approve, in the thread and directly."""
+        ...
+
+    async def tell_emergency(self, card: Card, target: Target, promotion: Promotion) -> None:
+        """Tell the audit channel, and every approver by id directly, that glass was broken."""
+        ...
+
+    async def remind_review(self, card: Card, target: Target, promotion: Promotion) -> None:
+        """Ask, in the audit channel and the thread, that somebody look at an emergency."""
         ...
 
     async def warn(self, target: Target, promotion: Promotion) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from bot.core.catalog import Application, RolloutPolicy
+from bot.core.dossier import Dossier
 from bot.core.outcome import Outcome
 
 REFRESH_SOON = timedelta(seconds=5)
@@ -142,6 +143,8 @@ class Look:
     recovered: str = ""
     """How it came right after it had failed, as a sentence for people."""
     recovered_at: datetime | None = None
+    dossier: Dossier | None = None
+    """What was found about the promotion when it was asked for: for the card, and not kept here."""
 
     def not_after(self, now: datetime) -> Look:
         """The same without a time that is still to come: the clock has jumped back since."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bot.core.catalog import Target
-from bot.core.policy import Gate
+from bot.core.policy import Gate, Listed
 from bot.core.promotion import Promotion, Way
 
 FOR_ROLLBACKS = frozenset({Gate.ORDER, Gate.SOAK, Gate.CHECKS, Gate.PROBES, Gate.PARITY, Gate.WINDOWS})
@@ -28,10 +28,12 @@ def gates_passed_by(promotion: Promotion, target: Target) -> frozenset[Gate]:
 
 
 def under(target: Target, gates: frozenset[Gate]) -> Target:
-    """The target under these terms: where the quorum is passed, nobody has to approve."""
+    """The target under these terms: where the quorum is passed, nobody has to approve, and all approvers are told."""
     if Gate.QUORUM not in gates:
         return target
-    return replace(target, policy=replace(target.policy, rules=(), total=0))
+    policy = target.policy
+    told = Listed(users=policy.users | policy.notify.users, groups=policy.groups | policy.notify.groups)
+    return replace(target, policy=replace(policy, rules=(), total=0, notify=told))
 
 
 def target_for(promotion: Promotion, target: Target) -> Target:

@@ -11,23 +11,26 @@ import contextlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
 from bot.core.catalog import UNKNOWN, Image, Repository, Target
+from bot.core.dossier import Commits
 from bot.core.errors import Failed, PromoteError, Unavailable
 from bot.core.ports import Author, Edit, Plan, Push, Written
 from bot.core.rollout import Relation
 from bot.integrations import writer
 from bot.integrations.branch import Branch, shutting_down
 from bot.integrations.cleanroom import CleanRoom, Credential
+from bot.integrations.history import History
 from bot.integrations.mirror import REVISION, Mirror
 from bot.integrations.signing import CommitSigner
 from bot.integrations.target_file import TargetFile, edition, only
-from bot.integrations.values import line_changes
+from bot.integrations.values import ValuesFile, line_changes
 from bot.integrations.verdicts import GIT_HOST
 from bot.integrations.writer import Hand, Turns, Writer
 from bot.telemetry import BUGS
@@ -235,6 +238,52 @@ class GitRepository:
         else:
             _remember(self._relations, key, relation)
         return relation
+
+    async def commits_to(
+        self, target: Target, places: Collection[str], since: str, *, without: Collection[str] = ()
+    ) -> Commits:
+        """What others have changed in these files and folders since a revision, newest first.
+
+        `""` is everything; the files `without` do not count, nor do promotions of the target that the bot made and
+        that change nothing else. `unknown` says why nobody can tell. Raises `Unavailable`.
+        """
+        asked_at = time.monotonic()
+
+        def look(mirror: Mirror) -> Commits:
+            mirror.fetch(since=asked_at - FRESH_FOR)
+            if not mirror.knows(since):
+                mirror.fetch(since=asked_at)
+            return self._history(mirror, target, places, without).since(since)
+
+        return await self._ask(target.repository, look)
+
+    async def commits_after(
+        self, target: Target, places: Collection[str], moment: datetime, *, without: Collection[str] = ()
+    ) -> Commits:
+        """The same from a moment on, as far as is known without asking the remote. Raises `Unavailable`."""
+        return await self._ask(
+            target.repository, lambda mirror: self._history(mirror, target, places, without).after(moment)
+        )
+
+    async def document(self, target: Target) -> Mapping[str, str]:
+        """Every single value of the target's file by its key path, but for the promoted version and its digest.
+
+        As the branch holds it now; `hosts[0].name` leads into a list. Raises `Unavailable`, `Failed`.
+        """
+        asked_at = time.monotonic()
+
+        def look(mirror: Mirror) -> Mapping[str, str]:
+            mirror.fetch(since=asked_at)
+            raw = mirror.blob(mirror.tip, target.path)
+            file = ValuesFile(raw, target.path, edit_anchors=target.edit_anchors)
+            return file.leaves(without=(*target.keys, *target.digests))
+
+        return await self._on(target.repository, look)
+
+    def _history(
+        self, mirror: Mirror, target: Target, places: Collection[str], without: Collection[str]
+    ) -> History:
+        return History(mirror, target, places, without=without, committer=self._committer)
 
     async def _ask(self, repository: Repository, job: Callable[[Mirror], T]) -> T:
         """A question about the past does not end a promotion: a refusal is one more reason to ask again."""

@@ -218,10 +218,132 @@ if redis.call('HGET', key, 'edition') ~= ARGV[2]
 then
   return 0
 end
-redis.call('DEL', key, key .. ':e', key .. ':card', key .. ':look')
+redis.call('DEL', key, key .. ':e', key .. ':card', key .. ':look', key .. ':dossier')
 redis.call('HDEL', '{gp}:woken', id)
 for _, index in ipairs({'ph:' .. ARGV[3], 'ix:' .. ARGV[4], 'ix:by:' .. ARGV[5], 'ix:all'}) do
   redis.call('ZREM', '{gp}:' .. index, id)
 end
 return 1
 """
+
+# What stands beside the promotions. Each call has a name of its own, under which a repetition knows what the first try did.
+
+# KEYS: the locks by scope. ARGV: a scope, its lock as JSON, how long one that is over is kept (ms).
+# Where two clocks differ, a lock must not go before everybody agrees that it is over.
+LOCK = (
+    NOW
+    + """
+local locks = redis.call('HGETALL', KEYS[1])
+for i = 1, #locks, 2 do
+  local is_read, lock = pcall(cjson.decode, locks[i + 1])
+  local ends = is_read and type(lock) == 'table' and tonumber(lock.ends)
+  if ends and ends < now - ARGV[3] then redis.call('HDEL', KEYS[1], locks[i]) end
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+"""
+)
+
+# KEYS: a hash. ARGV: a field, its value.
+PUT = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])"
+
+# KEYS: a hash, the call. ARGV: a field, its value as it was read, how long the call is remembered (ms).
+# Returns whether it was taken away by this call.
+TAKE_AWAY = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return redis.call('EXISTS', KEYS[2]) end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('SET', KEYS[2], '', 'PX', ARGV[3])
+return 1
+"""
+
+# KEYS: the verdicts of a version, and a delivery where there is one. ARGV: the check and the digest, the verdict as
+# JSON, its time (µs), the call, how many verdicts at most, how long they are kept (ms), and the delivery (ms).
+# Returns whether the verdict was kept by this call. Where nothing changes it writes once more what is there: WAIT
+# confirms only what came before on its own connection.
+REPORT = """
+local function read(text)
+  local is_read, found = pcall(cjson.decode, text or '')
+  return is_read and type(found) == 'table' and found or {}
+end
+local function time(text) return tonumber(read(text).order) or -math.huge end
+
+local kept = redis.call('HGET', KEYS[1], ARGV[1])
+local is_repeated = read(kept).call == ARGV[4]
+local is_new = not is_repeated
+if is_new and KEYS[2] then
+  is_new = redis.call('SET', KEYS[2], ARGV[4], 'NX', 'PX', ARGV[7]) and true or false
+end
+if not is_new or time(kept) >= tonumber(ARGV[3]) then
+  if kept then redis.call('HSET', KEYS[1], ARGV[1], kept) end
+  return is_repeated and 1 or 0
+end
+
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[5]) then
+  local verdicts = redis.call('HGETALL', KEYS[1])
+  local oldest = 1
+  for i = 3, #verdicts, 2 do
+    if time(verdicts[i + 1]) < time(verdicts[oldest + 1]) then oldest = i end
+  end
+  redis.call('HDEL', KEYS[1], verdicts[oldest])
+end
+return 1
+"""
+
+# KEYS: the wishes, by the time at which each is over. ARGV: a wish as JSON, how long it is kept (ms).
+WISH = (
+    NOW
+    + """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', score(now))
+redis.call('ZADD', KEYS[1], score(now + ARGV[2]), ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+)
+
+# KEYS: the wishes. Longest ago first.
+WISHES = (
+    NOW
+    + """
+return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. score(now), '+inf')
+"""
+)
+
+# KEYS: the wishes, the call. ARGV: a wish as JSON, how long the call is remembered (ms).
+# Returns whether this call has taken it away.
+GRANT = (
+    NOW
+    + """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', score(now))
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return redis.call('EXISTS', KEYS[2]) end
+redis.call('SET', KEYS[2], '', 'PX', ARGV[2])
+return 1
+"""
+)
+
+# KEYS: what is done once. ARGV: the call, for how long (ms). Returns whether this call is the first.
+ONCE = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end
+return 0
+"""
+
+# KEYS: who has taken how many, by the time of each. ARGV: the call, how many at most, within how long (ms).
+# Returns whether this call has taken one. What was refused counts for nothing.
+TAKE = (
+    NOW
+    + """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', score(now - ARGV[3]))
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 1 end
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('ZADD', KEYS[1], score(now), ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+)
+
+# KEYS: any; it names the server that is asked. Returns its time in whole milliseconds.
+CLOCK = (
+    NOW
+    + """
+return string.format('%.0f', now)
+"""
+)

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,6 +47,18 @@ class Logged:
     at: datetime | None
     """None for a date that no calendar knows."""
     trailers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touched:
+    """A commit that changed one of the places that were asked for."""
+
+    logged: Logged
+    author: str
+    email: str
+    subject: str
+    is_left_behind: bool
+    """Does the branch not hold it?"""
 
 
 class Mirror:
@@ -226,6 +238,47 @@ class Mirror:
     def newest(self, line: str, *, limit: int) -> list[Logged]:
         """The commits whose message holds `line`, newest first."""
         return self._log(line, f"--max-count={limit}", self._ref)
+
+    def touching(
+        self, *span: str, places: Iterable[str], without: Iterable[str], limit: int
+    ) -> list[Touched]:
+        """The commits that changed one of these files and folders, newest first; `""` is everything.
+
+        `span` says between which revisions, as git's log takes it; of `old...new`, those that only the old one has
+        are left behind. A merge counts where it brings what none of its sides is alone, or drops what one had.
+        """
+        # The branches that such a merge leaves aside would be hidden by what git does without being told.
+        layout = "%m%x00%an%x00%ae%x00%s%x00%H%x00%cn%x00%ce%x00%ct%x00%(trailers:only,unfold)%x00"
+        how = ("--simplify-merges", "--left-right", f"--max-count={limit}", f"--format={layout}")
+        paths = [f":(top,literal){place}" for place in places]
+        paths += [f":(top,exclude,literal){place}" for place in without]
+        output = self._run("--no-literal-pathspecs", "log", *how, *span, "--", *paths)
+        fields = iter(output.out.split("\0"))
+        return [_touched(*record) for record in zip(*[fields] * 9, strict=False)]
+
+    def parent_if_only(self, revision: str, path: str) -> str | None:
+        """The commit's parent, where there is one alone, and nothing but the content of this file lies between."""
+        head = self._read(revision)[1].partition(b"\n\n")[0]
+        parents = [each.decode() for each in _PARENT.findall(head)]
+        if len(parents) != 1:
+            return None
+        try:
+            ways = [self._way(each, path) for each in (*parents, revision)]
+        except Failed:
+            return None
+        before, after = ([raw[:place] + raw[place + 20 :] for raw, place, _ in way] for way in ways)
+        return parents[0] if before == after else None
+
+    def holds(self, revision: str, path: str) -> bool:
+        """Is there a file or a folder of this name?"""
+        mode, object_id = _FOLDERS[0], self._read(revision)[1][5:45].decode()
+        for part in path.split("/"):
+            raw = self._read(object_id)[1] if mode in _FOLDERS else b""
+            if (found := entry(raw, part)) is None:
+                return False
+            mode, place = found
+            object_id = raw[place : place + 20].hex()
+        return True
 
     def mentions(self, line: str, *, since: datetime) -> bool:
         """Does a commit of the branch hold `line`, of those from `since` on, as far as the copy knows?
@@ -437,3 +490,13 @@ def _logged(revision: str, name: str, email: str, seconds: str, text: str) -> Lo
     lines = [line.partition(":") for line in text.splitlines()]
     trailers = tuple((key.strip(), value.strip()) for key, _, value in lines)
     return Logged(revision=revision.strip(), committer=(name, email), at=_date(seconds), trailers=trailers)
+
+
+def _touched(mark: str, author: str, email: str, subject: str, *logged: str) -> Touched:
+    return Touched(
+        logged=_logged(*logged),
+        author=author,
+        email=email,
+        subject=subject,
+        is_left_behind=mark.strip() == "<",
+    )

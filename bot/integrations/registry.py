@@ -1,4 +1,4 @@
-"""OCI registries: which build a tag stands for, and what a pod may report that runs it."""
+"""OCI registries: which build a tag stands for, what a pod may report that runs it, and what its labels say."""
 
 from __future__ import annotations
 
@@ -64,6 +64,14 @@ class Registry:
         found: frozenset[str] = await self._within_limit(image, lambda visit: _platforms(visit, digest))
         return found
 
+    async def labels(self, image: str, digest: str) -> Mapping[str, str]:
+        """The labels of a build; of an index those of one of its platforms. Hints, as whoever builds it writes them.
+
+        Raises as `digest`.
+        """
+        found: Mapping[str, str] = await self._within_limit(image, lambda visit: _labels(visit, digest))
+        return found
+
     async def aclose(self) -> None:
         """End what is still asked, and close the client."""
         asked = list(self._asked.values())
@@ -100,13 +108,53 @@ async def _digest(visit: Visit, tag: str) -> str:
 
 
 async def _platforms(visit: Visit, digest: str) -> frozenset[str]:
+    kind, content = await _named(visit, digest)
+    return frozenset({digest, *(_digest_in(each) for each in _entries(kind, content))} - {""})
+
+
+async def _labels(visit: Visit, digest: str) -> dict[str, str]:
+    kind, content = await _named(visit, digest)
+    if kind in INDEXES:
+        platforms = [_digest_in(each) for each in _entries(kind, content) if _is_for_a_platform(each)]
+        first = next(filter(None, platforms), None)
+        content = (await _named(visit, first))[1] if first else {}
+    config = _digest_in(content.get("config"))
+    if not config:
+        raise Failed("The registry keeps no container image under this digest whose labels can be read.")
+    return _labels_in(_json(await visit.blob(config), visit, "no configuration of an image"))
+
+
+async def _named(visit: Visit, digest: str) -> tuple[str, dict[str, Any]]:
+    """The kind and the content of the manifest with this digest."""
     found, kind, content = _verified(await visit.manifest("GET", digest), visit)
     if found != digest:
         raise Unavailable(visit.system, "it sends another manifest than it was asked for")
+    return kind, content
+
+
+def _entries(kind: str, content: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an index lists; nothing for another kind."""
     manifests = content.get("manifests") if kind in INDEXES else ()
-    entries = [each for each in manifests if isinstance(each, dict)] if isinstance(manifests, list) else []
-    digests = (str(each.get("digest")) for each in entries)
-    return frozenset({digest, *(each for each in digests if DIGEST.fullmatch(each))})
+    return [each for each in manifests if isinstance(each, dict)] if isinstance(manifests, list) else []
+
+
+def _digest_in(descriptor: object) -> str:
+    """The digest that a descriptor names; empty where that is none."""
+    digest = str(descriptor.get("digest")) if isinstance(descriptor, dict) else ""
+    return digest if DIGEST.fullmatch(digest) else ""
+
+
+def _is_for_a_platform(entry: dict[str, Any]) -> bool:
+    """Is it an image? Builders list attestations beside them, for the platform `unknown`, which have no labels."""
+    platform = entry.get("platform")
+    return not (isinstance(platform, dict) and platform.get("os") == "unknown")
+
+
+def _labels_in(configuration: dict[str, Any]) -> dict[str, str]:
+    config = configuration.get("config")
+    labels = config.get("Labels") if isinstance(config, dict) else None
+    pairs = labels.items() if isinstance(labels, dict) else ()
+    return {name: value for name, value in pairs if isinstance(value, str)}
 
 
 def _verified(manifest: Manifest, visit: Visit) -> tuple[str, str, dict[str, Any]]:
@@ -114,17 +162,22 @@ def _verified(manifest: Manifest, visit: Visit) -> tuple[str, str, dict[str, Any
     digest = "sha256:" + hashlib.sha256(manifest.body).hexdigest()
     if manifest.digest not in (None, digest):
         raise Unavailable(visit.system, "the digest that it names is not that of the manifest that it sends")
-    content: Any = None
-    with suppress(ValueError, RecursionError):
-        content = json.loads(manifest.body)
-    if not isinstance(content, dict):
-        raise Unavailable(visit.system, "it sends no manifest")
+    content = _json(manifest.body, visit, "no manifest")
     # What a redirect leads to is often stored without its type.
     kind = manifest.kind if manifest.kind in KINDS else str(content.get("mediaType"))
     _require_provable(_SCHEMA_1 if content.get("schemaVersion") == 1 else kind)
     if kind not in KINDS:
         raise Failed("The registry keeps something under this tag that is no container image.")
     return digest, kind, content
+
+
+def _json(body: bytes, visit: Visit, otherwise: str) -> dict[str, Any]:
+    content: Any = None
+    with suppress(ValueError, RecursionError):
+        content = json.loads(body)
+    if not isinstance(content, dict):
+        raise Unavailable(visit.system, f"it sends {otherwise}")
+    return content
 
 
 def _require_provable(kind: str) -> None:

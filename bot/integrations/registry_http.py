@@ -6,6 +6,7 @@ Nothing of httpx leaves this file. Errors are raised outside of `except`: what w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -116,7 +117,7 @@ class Visit:
             Failed: there is none, the bot may not read it, or it lies where the bot does not go.
             Unavailable: the registry did not answer as it should; trying again may help.
         """
-        answer = self._checked(await self._ask(method, reference), reference)
+        answer = self._checked(await self._ask(method, "manifests", reference), reference)
         digest = answer.headers.get("Docker-Content-Digest", "")
         return Manifest(
             kind=answer.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
@@ -124,8 +125,15 @@ class Visit:
             body=answer.body,
         )
 
-    async def _ask(self, method: str, reference: str) -> _Answer:
-        url = self._api.join(f"/v2/{self._name.repository}/manifests/{reference}")
+    async def blob(self, digest: str) -> bytes:
+        """The bytes with this digest, at most `LONGEST_BODY` of them. Raises as `manifest`."""
+        body = self._checked(await self._ask("GET", "blobs", digest), digest).body
+        if "sha256:" + hashlib.sha256(body).hexdigest() != digest:
+            raise Unavailable(self.system, "it sends another blob than it was asked for")
+        return body
+
+    async def _ask(self, method: str, what: str, reference: str) -> _Answer:
+        url = self._api.join(f"/v2/{self._name.repository}/{what}/{reference}")
         answer = await self._call(method, url, self._authorization)
         if answer.status == 401 and self._authorization is None:
             self._authorization = await self._log_in(answer)

@@ -27,8 +27,17 @@ from bot.core.promotion import Event, Promotion
 from bot.core.rollout import Look
 from bot.messages.answers import cannot_post
 from bot.messages.card import card as render
-from bot.messages.mrkdwn import Message
-from bot.messages.thread import direct_reminder, last_words, recovery, reminder, story, waited_for
+from bot.messages.mrkdwn import Block, Message
+from bot.messages.thread import (
+    direct_reminder,
+    emergency,
+    last_words,
+    recovery,
+    reminder,
+    review_reminder,
+    story,
+    waited_for,
+)
 
 log = structlog.get_logger()
 
@@ -191,10 +200,58 @@ class SlackAnnouncer:
                     )
                 )
 
+    async def tell_emergency(self, card: Card, target: Target, promotion: Promotion) -> None:
+        """Tell the audit channel, and every approver by id directly as far as that is possible."""
+        text = emergency(promotion, card.link)
+        await _call(
+            lambda: self._client.chat_postMessage(
+                channel=target.audit or target.channel, unfurl_links=False, text=text
+            )
+        )
+        for user in sorted(target.policy.users | target.policy.notify.users):
+            with contextlib.suppress(Unavailable, Gone):
+                await _call(
+                    lambda user=user: self._client.chat_postMessage(  # type: ignore[misc]
+                        channel=user, text=text, unfurl_links=False
+                    )
+                )
+
+    async def remind_review(self, card: Card, target: Target, promotion: Promotion) -> None:
+        """Ask, in the audit channel and the thread, that somebody look at an emergency."""
+        text = review_reminder(promotion, card.link)
+        places = {(card.channel or "", card.ts), (target.audit or card.channel or "", None)}
+        for channel, thread in sorted(places, key=str):
+            if thread is None and channel == card.channel:
+                continue  # the thread of the card is the place for it
+            await _call(
+                lambda channel=channel, thread=thread: self._client.chat_postMessage(  # type: ignore[misc]
+                    channel=channel, thread_ts=thread, text=text, unfurl_links=False
+                )
+            )
+
     async def warn(self, target: Target, promotion: Promotion) -> None:
         """Tell the requester, directly, that the card cannot be posted, and what to do."""
         text = cannot_post(promotion, target.channel)
         await _call(lambda: self._client.chat_postMessage(channel=promotion.requested_by.id, text=text))
+
+
+class SlackNotices:
+    """Messages of their own, for what concerns everybody in a channel."""
+
+    def __init__(self, client: AsyncWebClient) -> None:
+        self._client = client
+
+    async def tell(self, channel: str, text: str, blocks: Sequence[Block] = ()) -> None:
+        """Post it; a person's id instead of a channel's reaches that person directly."""
+        await _call(
+            lambda: self._client.chat_postMessage(
+                channel=channel,
+                text=text,
+                blocks=list(blocks) or None,
+                unfurl_links=False,
+                unfurl_media=False,
+            )
+        )
 
 
 class SlackDirectory:
@@ -227,6 +284,19 @@ class SlackDirectory:
         except _Unknown:
             return frozenset()
         return frozenset(str(user) for user in answer["users"])
+
+    async def owner_of(self, email: str) -> str | None:
+        """The id of the person with this address; None for nobody, for who has left and for another workspace's."""
+        if not email.strip():  # git lets a commit have none, and Slack calls that no question
+            return None
+        try:
+            answer, team = await self._within(
+                asyncio.gather(_call(lambda: self._client.users_lookupByEmail(email=email)), self.team())
+            )
+        except _Unknown:
+            return None
+        person = _person(answer["user"], team)
+        return None if person.is_deactivated or person.is_stranger else person.id
 
     async def granted(self) -> frozenset[str]:
         """The scopes of the bot's token."""
@@ -291,7 +361,7 @@ def _sorted(error: SlackApiError) -> Exception:
     if word in GONE | CLOSED:
         log.warning("Slack message cannot be written", error=word)
         return (Gone if word in GONE else Closed)(f"Slack says {word}")
-    if word in ("user_not_found", "no_such_subteam", "subteam_disabled"):
+    if word in ("user_not_found", "users_not_found", "no_such_subteam", "subteam_disabled"):
         return _Unknown("Slack", f"it says {word}")
     if response.status_code == 429 or word == "ratelimited":
         wait = str(response.headers.get("Retry-After") or "")

@@ -8,12 +8,13 @@ compared event by event. Whatever cannot be changed that way without guessing is
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from bot.core.errors import ValueNotEditable
 from bot.core.promotion import LineChange
 from bot.integrations.values_file import STRING_TAG, ParsedFile
+from bot.integrations.values_leaves import leaves
 from bot.integrations.values_path import Paths, Place
 
 __all__ = ["Located", "ValuesFile", "line_changes"]
@@ -86,6 +87,26 @@ class ValuesFile:
         if digest is None or digest.node == place.node or self._is_empty(digest.node):
             return None
         return self._located("digest", digest)
+
+    def leaves(self, *, without: Collection[str] = ()) -> dict[str, str]:
+        """Every single value by its key path, but for those at the keys `without`.
+
+        A word in quotes keeps them where it would be a number, a truth value or nothing without; `{}` and `[]` are
+        values too.
+        """
+        left_out = {self._paths.find(key).node for key in without}
+        return {path: self._said(node) for path, node in leaves(self._file) if node not in left_out}
+
+    def _said(self, node: int) -> str:
+        """What a value means, in one spelling."""
+        event = self._file.events[node]
+        if not self._file.is_scalar(node):
+            return "{}" if self._file.is_mapping(node) else "[]"
+        is_word = bool(event.style) or event.tag == STRING_TAG
+        if not is_word:
+            return "null" if event.value in _NULLS else str(event.value)
+        is_doubtful = event.value in _NULLS or _NOT_A_STRING.fullmatch(event.value.replace("_", ""))
+        return f'"{event.value}"' if is_doubtful else str(event.value)
 
     def edited(self, new: Mapping[str, str]) -> bytes:
         """The file with each key's new text in its place, and every other byte as it was."""

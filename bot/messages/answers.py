@@ -25,6 +25,11 @@ HELP = """\
 `/promote approve P-…`  ·  `/promote reject P-… &lt;reason&gt;`  ·  `/promote withdraw P-…`
 `/promote cancel P-… [reason]`
 `/promote rollback manual-app prod [to 14] [because …]` – ask for what was there before
+`/promote can manual-app prod`  ·  `/promote diff manual-app prod` – could it go now, and what would it bring
+`/promote lock (manual-app prod | prod | all) [for 2h | until 18:00] because …`  ·  `/promote unlock …`
+`/promote block manual-app 15 because …`  ·  `/promote unblock manual-app 15`
+`/promote check manual-app 15 integration pass [in stage] [because …]` – a verdict on what an environment runs
+`/promote locks`  ·  `/promote windows [prod]` – what is kept back now, and what the clock says
 `/promote help`
 
 Nothing is written before everybody whom the environment asks for has agreed. The card in the channel shows what will change, who may \

@@ -45,6 +45,24 @@ def recovery(says: str) -> str:
     return f":white_check_mark: Recovered: {plain(says, 1000)}"
 
 
+def emergency(promotion: Promotion, place: str | None) -> str:
+    """For the audit channel and for every approver: glass was broken."""
+    return (
+        f":rotating_light: {mention(promotion.requested_by.id)} broke glass for {code(promotion.id)} "
+        f"({plain(promotion.title)}), {link(place, 'its card')}. Incident: {plain(promotion.incident or '')}. "
+        f"Reason: {plain(promotion.reason or '')}. Somebody else has to look at it once it is committed: "
+        f"`/promote review {promotion.id}`."
+    )
+
+
+def review_reminder(promotion: Promotion, place: str | None) -> str:
+    """For the audit channel and the thread: nobody has looked at an emergency yet."""
+    return (
+        f":rotating_light: {code(promotion.id)} ({plain(promotion.title)}), {link(place, 'its card')}, was an "
+        f"emergency, and nobody has reviewed it yet: `/promote review {promotion.id} because …`."
+    )
+
+
 def _for(promotion: Promotion) -> str:
     if promotion.is_rollback:
         return f"to go back to {code(promotion.version)}"
@@ -73,6 +91,7 @@ def _line(promotion: Promotion, event: Event) -> str:
         "rebuilt": ":recycle: The record of this promotion was lost; it goes on from its commit "
         f"{code((event.why or '')[:8])}",
         "sync": f":arrows_counterclockwise: {who} asked Argo CD to sync it",
+        "review": f":mag: {who} has reviewed the emergency{why}",
         "live": _end(promotion, event),
         "failed": _end(promotion, event),
         "rejected": f":no_entry: {who} rejected it{why}",

@@ -65,6 +65,7 @@ class WebApi:
             "conversations.members": (self._channel_members, READ_CHANNELS),
             "conversations.open": (self._open_direct, OPEN_CHANNELS),
             "users.info": (self._user_info, ("users:read",)),
+            "users.lookupByEmail": (self._user_by_email, ("users:read.email",)),
             "usergroups.users.list": (self._group_users, ("usergroups:read",)),
             "views.open": (self._open_view, ()),
             "views.update": (self._update_view, ()),
@@ -284,6 +285,17 @@ class WebApi:
     def _user_info(self, args: Json) -> Json:
         with_email = "users:read.email" in self.scopes
         return {"user": self._payloads.user(self._user(args.get("user")), with_email=with_email)}
+
+    def _user_by_email(self, args: Json) -> Json:
+        """The workspace's own person with this address; who has left is not found."""
+        email = args.get("email")
+        if not email:
+            told = ["[ERROR] missing required field: email"]
+            raise SlackError("invalid_arguments", response_metadata={"messages": told})
+        for user in self._workspace.users.values():
+            if user.email == email and user.kind not in {"bot", "deactivated", "stranger"}:
+                return {"user": self._payloads.user(user, with_email=True)}
+        raise SlackError("users_not_found")
 
     def _group_users(self, args: Json) -> Json:
         group = self._workspace.groups.get(str(args.get("usergroup")))

@@ -1,0 +1,53 @@
+"""Slack's people, with the user groups shared by every process of the bot: Slack answers few such questions a minute."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from bot.core.board import Board
+from bot.core.people import Person
+from bot.core.ports import Directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedDirectory:
+    """The core's `Directory`: people are asked of `directory`, user groups at most about once in thirty seconds.
+
+    "About": a process asks once for all who wait in it, and two processes may ask at the same moment. Where the
+    board does not answer, nobody asks Slack in its place, and `Unavailable` is raised.
+    """
+
+    directory: Directory
+    board: Board
+    _asked: dict[str, asyncio.Task[frozenset[str]]] = field(default_factory=dict, init=False)
+
+    async def person(self, user: str) -> Person:
+        """Who this is, as Slack says now."""
+        return await self.directory.person(user)
+
+    async def members(self, group: str) -> frozenset[str]:
+        """The people of a user group, as Slack said within the last thirty seconds."""
+        asked = self._asked.get(group)
+        if asked is None:
+            asked = self._asked[group] = asyncio.create_task(self._shared(group))
+            asked.add_done_callback(lambda done: self._forget(group, done))
+        await asyncio.wait([asked])  # who gives up does not take the answer from the others
+        return asked.result()
+
+    async def owner_of(self, email: str) -> str | None:
+        """The id of the person with this address; None where nobody has it."""
+        return await self.directory.owner_of(email)
+
+    async def _shared(self, group: str) -> frozenset[str]:
+        known = await self.board.group(group)
+        if known is not None:
+            return known
+        members = await self.directory.members(group)
+        await self.board.keep_group(group, sorted(members))
+        return members
+
+    def _forget(self, group: str, asked: asyncio.Task[frozenset[str]]) -> None:
+        del self._asked[group]
+        if not asked.cancelled():
+            asked.exception()  # seen here, also where everybody who waited for it has given up
