@@ -32,7 +32,7 @@ from bot.core.gatekeeper import Gatekeeper
 from bot.core.keeper import Keeper
 from bot.core.promoter import Promoter
 from bot.core.reconciling import Reconciling
-from bot.core.reporting import Reporting
+from bot.core.reporting import CHECKS_PATH, Reporting
 from bot.core.seals import Sealer
 from bot.git_access import git_repository, unsigned
 from bot.hints import Hints
@@ -63,7 +63,6 @@ from handlers.socket import SocketMode
 SHUTDOWN_WITHIN = 10.0
 ANSWERED_WITHIN = 3.0
 """Seconds until a request is answered, as Slack demands it."""
-CHECKS = "/hooks/v1/checks"
 RECONCILE_EVERY = 600.0
 EXAMINE_EVERY = 600.0
 LOOK_AT_TOKENS_EVERY = 12 * 3600.0
@@ -433,7 +432,7 @@ async def _hear(outside: Outside, stack: contextlib.AsyncExitStack) -> SocketMod
     settings, public = outside.settings, web.Application()
     if machines := identities(settings, outside.config):
         report = hook(outside.reporting(), machines, SystemClock(), outside.quick_board)
-        public.router.add_post(CHECKS, report)
+        public.router.add_post(CHECKS_PATH, report)
     if app_token := settings.get("SLACK_APP_TOKEN"):
         if machines:
             await stack.enter_async_context(_site(public, settings.host, settings.port))

@@ -29,7 +29,7 @@ from bot.core.image_name import ImageName, is_local
 
 RESERVED = frozenset(
     "help status pending show approve reject withdraw cancel diff history nudge rollback train lock unlock block "  # noqa: SIM905 - a list of words reads better as words
-    "unblock windows can check locks config to all".split()
+    "unblock windows can check locks config to all review for until in because".split()
 )
 """Words of `/promote`, today's and tomorrow's, that can be no app's name."""
 

@@ -19,13 +19,13 @@ from bot.core.image_name import is_local
 PLACEHOLDERS = ("app", "environment", "version", "digest")
 """What an address or a query of a probe may hold in braces."""
 
-_STEPS = {"minute": 60, "hour": 24, "day": 31, "month": 12, "weekday": 7}
+_SIZES = {"minute": 60, "hour": 24, "day of month": 31, "month": 12, "day of week": 7}
 """The fields of a cron line, and the longest step in each."""
-_CRON_RULE = "Write minute, hour, day, month and weekday, like “0 17 * * FRI”"
+_EXAMPLE = "Write minute, hour, day of month, month and day of week, like “0 17 * * FRI”"
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 _ADDRESS = re.compile(
     r"(?P<scheme>https?)://"
-    r"(?P<host>(?:[A-Za-z0-9._-]|\{app\}|\{environment\})+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+    r"(?P<host>(?:[A-Za-z0-9._-]|\{app\}|\{environment\})+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>(?:/[^?]*)?)(?P<query>(?:\?.*)?)"
 )
 _PLAIN = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?%-]|\{\w+\})*")
@@ -33,35 +33,55 @@ _QUOTED = re.compile(r"""(?P<double>"(?:[^"\\]|\\.)*")|'(?:[^'\\]|\\.)*'|`[^`]*`
 
 
 def checked_cron(text: str) -> str:
-    """Five fields of a cron line, with single blanks between them."""
+    """The cron line, with single blanks.
+
+    Five fields; names of days and months, `L`, `LW`, `5L` and `5#2` mean what they mean to cronsim.
+
+    Raises:
+        ValueError: It cannot be read, or a step is longer than its field; the message says what to write.
+    """
     fields = text.split()
-    if len(fields) != len(_STEPS):
-        raise ValueError(f"{text!r} is no cron line: it has {len(fields)} fields, not five. {_CRON_RULE}")
-    for part, (name, longest) in zip(fields, _STEPS.items(), strict=True):
-        if any(int(step) > longest for step in re.findall(r"/(\d{1,9})", part)):
-            raise ValueError(
-                f"{text!r} is no cron line: a step of its {name} is over {longest}. {_CRON_RULE}"
-            )
+    if len(fields) != len(_SIZES):
+        raise ValueError(f"“{text}” is no cron line: it has {len(fields)} fields, not five. {_EXAMPLE}")
+    for part, (name, size) in zip(fields, _SIZES.items(), strict=True):
+        if any(int(step) > size for step in re.findall(r"/(\d{1,9})", part)):
+            raise ValueError(f"“{text}” is no cron line: a step in its {name} is over {size}. {_EXAMPLE}")
     try:
         CronSim(text, datetime(2000, 1, 1, tzinfo=UTC))
     except (CronSimError, ValueError) as error:
-        raise ValueError(f"{text!r} is no cron line: {str(error).lower()}. {_CRON_RULE}") from error
+        wrong = str(error).removeprefix("Bad ").replace("-", " ")
+        raise ValueError(
+            f"“{text}” is no cron line: its {wrong} is wrong. {_EXAMPLE}; ranges go upwards, so SAT,SUN, not SAT-SUN"
+        ) from error
     return " ".join(fields)
 
 
 def checked_zone(text: str) -> str:
-    """The IANA name of a time zone."""
-    if text in _zones():
+    """The name of the time zone, as it is.
+
+    Raises:
+        ValueError: There is none of this name; the message has the nearest one.
+    """
+    zones = _zones()
+    if text in zones.values():
         return text
-    match = difflib.get_close_matches(text, _zones(), n=1)
-    hint = f"Did you mean “{match[0]}”?" if match else "Write a name like Europe/Berlin"
-    raise ValueError(f"{text!r} is no time zone. {hint}")
+    if not zones:
+        raise ValueError(
+            f"“{text}” cannot be found: this machine has no time zones. Install the Python package tzdata"
+        )
+    match = difflib.get_close_matches(text.lower().replace(" ", "_"), zones, n=1, cutoff=0.7)
+    hint = f"Did you mean “{zones[match[0]]}”?" if match else "Write a name like Europe/Berlin"
+    raise ValueError(f"“{text}” is no time zone. {hint}")
 
 
 @cache
-def _zones() -> tuple[str, ...]:
-    """Every name; `localtime` would be another zone on each machine, and `Factory` is none."""
-    return tuple(sorted(available_timezones() - {"localtime", "Factory"}))
+def _zones() -> dict[str, str]:
+    """The names of all zones, by what people may write: the name, or only the city, in small letters.
+
+    `localtime` is another zone on each machine, and `Factory` is none.
+    """
+    names = sorted(available_timezones() - {"localtime", "Factory"})
+    return {name.rpartition("/")[2].lower(): name for name in names} | {name.lower(): name for name in names}
 
 
 def checked_address(url: str, *, allow_local: bool) -> str:
@@ -75,9 +95,9 @@ def checked_address(url: str, *, allow_local: bool) -> str:
     found = _ADDRESS.fullmatch(url)
     if re.match(r"https?://[^/?#]*@", url):
         raise ValueError("url holds a user or a password; put a token into PROBE_TOKEN_<NAME>")
-    if found is None:
+    if found is None or int(found["port"] or 0) > 65535:
         raise ValueError(
-            "url must be like https://host/path; its host may hold {app} and {environment} alone"
+            "url must be like https://host/path, with a port that exists; its host may hold {app} and {environment} alone"
         )
     if not _PLAIN.fullmatch(found["path"] + found["query"]):
         raise ValueError("url holds a #, or characters that must be percent-encoded in an address")

@@ -155,7 +155,7 @@ class Settings:
     @property
     def secrets(self) -> list[str]:
         """Every value that must never be seen, for the redactor of logs."""
-        words = ("TOKEN", "SECRET", "PASSWORD", "PRIVATE_KEY", "REDIS_URL", "PROXY")
+        words = ("TOKEN", "SECRET", "PASSWORD", "PRIVATE_KEY", "HOOK_KEY", "REDIS_URL", "PROXY")
         names = {
             name.removesuffix("_FILE")
             for name in self.environ

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,6 +49,11 @@ class Watching:
             )
         )
         return self._with_users(joined(found)), waits_for_sync
+
+    async def parameters(self, target: Target) -> str:
+        """A hash of what stands in the Applications themselves and is rendered too. Raises `Unavailable`."""
+        inline = [rendering.inline for rendering in await self._renderings(target)]
+        return hashlib.sha256(repr(inline).encode()).hexdigest()[:32] if any(inline) else ""
 
     async def differences(self, target: Target, source: Target) -> tuple[str, ...]:
         """The keys in which their values files differ although nobody expects it. Raises `Unavailable`, `Failed`."""

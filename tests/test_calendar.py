@@ -14,11 +14,12 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot import config_texts
+from bot.config_texts import checked_cron, checked_zone
 from bot.core.errors import Failed
 from bot.core.policy import Effect, Window
 from bot.core.ports import Calendar, Hours
-from bot.integrations import calendar
-from bot.integrations.calendar import LOOKS_AHEAD, CronCalendar, checked_cron, checked_zone
+from bot.integrations.calendar import LOOKS_AHEAD, CronCalendar
 
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 DENY, ALLOW = Effect.DENY, Effect.ALLOW
@@ -429,14 +430,14 @@ def test_a_zone_that_does_not_exist_is_refused_with_the_nearest(text: str, hint:
 def test_a_machine_without_zones_is_told_apart_from_a_wrong_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then no name is right, and a package helps."""
     monkeypatch.setitem(sys.modules, "tzdata", None)
-    calendar._zones.cache_clear()
+    config_texts._zones.cache_clear()
     zoneinfo.reset_tzpath(to=[])
     try:
         with pytest.raises(ValueError, match="Install the Python package tzdata"):
             checked_zone(BERLIN)
     finally:
         zoneinfo.reset_tzpath()
-        calendar._zones.cache_clear()
+        config_texts._zones.cache_clear()
 
 
 def test_twenty_windows_are_answered_at_once() -> None:

@@ -288,12 +288,13 @@ async def test_a_signature_is_for_one_address(hook: Hook) -> None:
     ("changes", "status"),
     [
         ({}, 200),
-        ({"apps": {"*"}, "environments": {"*"}}, 200),
+        ({"apps": {"manual-app", "other-app"}, "environments": {"dev", "stage"}}, 200),
         ({"actions": {"check:integration"}}, 200),
         ({"actions": {"check:smoke"}}, 403),
         ({"actions": {"set-image"}}, 403),
         ({"actions": {"set-image:*", "*"}}, 403),
         ({"apps": {"other-app"}}, 403),
+        ({"apps": {"*"}}, 403),
         ({"apps": set()}, 403),
         ({"environments": {"dev", "prod"}}, 403),
         ({"environments": set()}, 403),
@@ -474,8 +475,8 @@ async def test_a_verdict_that_nobody_waits_for_is_answered_404(
     redis_url: str, changes: dict[str, str], says: str
 ) -> None:
     """A wrong name would close a gate for ever, and the build would be green."""
-    everything = identity(apps={"*"}, environments={"*"})
-    async with hook_at(redis_url, identities=(everything,)) as hook:
+    everywhere = identity(apps={"manual-app", "manual-ap"}, environments={"dev", "stage", "stag", "prod"})
+    async with hook_at(redis_url, identities=(everywhere,)) as hook:
         status, answer = await hook.report(**changes)
         assert status == 404
         assert says in answer["sentence"]
@@ -573,7 +574,7 @@ MACHINE = '{apps: [manual-app], environments: ["*"], actions: ["check:*"]}'
 
 
 def test_machines_come_from_promote_yaml_and_their_keys_from_the_environment(tmp_path: Path) -> None:
-    """The new key, and while it changes the one before it; also out of a file."""
+    """The new key, and while it changes the one before it; also out of a file. “*” stands for all that there is."""
     file = tmp_path / "key"
     file.write_text(f"{OTHER_KEY}\n")
     environ = {
@@ -585,7 +586,7 @@ def test_machines_come_from_promote_yaml_and_their_keys_from_the_environment(tmp
     found = identities(
         Settings(environ=environ), config(tmp_path, f"{{jenkins: {MACHINE}, github-actions: {MACHINE}}}")
     )
-    jenkins = identity(keys=(KEY, OLD_KEY), environments={"*"})
+    jenkins = identity(keys=(KEY, OLD_KEY), environments={"dev", "stage", "prod"})
     assert found == (jenkins, replace(jenkins, name="github-actions", keys=(OTHER_KEY,)))
     assert identities(Settings(environ={}), config(tmp_path, "{}")) == ()
 

@@ -21,10 +21,11 @@ from conftest import require
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bot.config_texts import checked_address, checked_query
 from bot.core.catalog import Catalog, Image
 from bot.core.errors import Unavailable
 from bot.core.policy import Policy, Probe
-from bot.integrations.probes import LONGEST_BODY, HttpProbes, checked_query, checked_template
+from bot.integrations.probes import LONGEST_BODY, HttpProbes
 from bot.probe_access import http_probes
 from bot.settings import Settings, SettingsError
 
@@ -239,7 +240,7 @@ async def test_placeholders_stay_within_their_part_of_the_address(system: System
 async def test_a_version_leads_to_no_other_path(system: System, opened: Opened, version: str) -> None:
     """What a path would take for a step is not sent at all."""
     question = probe(f"{system.url}/{{version}}/ready")
-    with pytest.raises(Unavailable, match=r"cannot be asked: it holds /\./ or /\.\./"):
+    with pytest.raises(Unavailable, match=r"cannot be asked: url holds /\./ or /\.\./"):
         await opened().ask(question, PROD, Image(version=version))
     assert not system.heard
 
@@ -730,26 +731,26 @@ async def test_a_proxy_is_used_as_the_environment_says(
 )
 def test_an_address_that_can_be_used_stays_as_it_is(text: str) -> None:
     """With every placeholder where it may stand, and plain http to the own machine."""
-    assert checked_template(text) == text
+    assert checked_address(text, allow_local=False) == text
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("ftp://slo.acme.example", "must begin with https://"),
-        ("slo.acme.example/ready", "must begin with https://"),
-        ("//slo.acme.example", "must begin with https://"),
+        ("ftp://slo.acme.example", "url must be like https://"),
+        ("slo.acme.example/ready", "url must be like https://"),
+        ("//slo.acme.example", "url must be like https://"),
         ("https://slo.acme.example/{ap}", "{ap} is unknown. Did you mean “app”?"),
         ("https://slo.acme.example/{env}", "{env} is unknown."),
         ("https://bob:secret@slo.acme.example", "put a token into PROBE_TOKEN_<NAME>"),
         ("https://token@slo.acme.example", "put a token into PROBE_TOKEN_<NAME>"),
         ("https://slo.acme.example\\@evil.example", "put a token into PROBE_TOKEN_<NAME>"),
-        ("https://{version}.acme.example/", "its host must be"),
-        ("https://{digest}/", "its host must be"),
-        ("https:///ready", "its host must be"),
-        ("https://slo.acme.example:{app}/", "its host must be"),
-        ("https://slo.acme.example:65536/", "its host must be"),
-        ("https://slo.acme.example\n", "its host must be"),
+        ("https://{version}.acme.example/", "url must be like https://"),
+        ("https://{digest}/", "url must be like https://"),
+        ("https:///ready", "url must be like https://"),
+        ("https://slo.acme.example:{app}/", "url must be like https://"),
+        ("https://slo.acme.example:65536/", "url must be like https://"),
+        ("https://slo.acme.example\n", "url must be like https://"),
         ("https://slo.acme.example/a b", "percent-encoded"),
         ("https://slo.acme.example/ä", "percent-encoded"),
         ("https://slo.acme.example/#ready", "percent-encoded"),
@@ -765,7 +766,7 @@ def test_an_address_that_can_be_used_stays_as_it_is(text: str) -> None:
 def test_an_address_that_cannot_be_used_is_told(text: str, says: str) -> None:
     """With what to write instead, and never with the password that it holds."""
     with pytest.raises(ValueError, match=r".") as caught:
-        checked_template(text)
+        checked_address(text, allow_local=False)
     assert says in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -773,7 +774,7 @@ def test_an_address_that_cannot_be_used_is_told(text: str, says: str) -> None:
 def test_plain_http_to_another_machine_is_a_choice() -> None:
     """Inside of a cluster a Prometheus often speaks nothing else."""
     text = "http://prometheus.monitoring:9090"
-    assert checked_template(text, allow_local=True) == text
+    assert checked_address(text, allow_local=True) == text
 
 
 PARTS = [
@@ -801,7 +802,7 @@ PARTS = [
 def test_whoever_reads_an_address_that_was_taken_reads_the_same(text: str) -> None:
     """No user, no fragment, no step in the path, and one host for every reader: nobody else is asked."""
     try:
-        address = checked_template(f"https://{text}").format(app="web", version="v1")
+        address = checked_address(f"https://{text}", allow_local=False).format(app="web", version="v1")
     except ValueError:
         return
     url, split = httpx.URL(address), urlsplit(address)

@@ -248,20 +248,16 @@ class Engine:
             dossier = await known_dossier(self.store, promotion)
         except Refused as refused:
             return f"{str(refused).partition('.')[0]}; nothing was committed"
-        if not (dossier.binds_watched and dossier.watched):
-            return ""
-        known = {commit.revision for commit in dossier.watched.newest}
-        watched = await self.drafting.watched_now(target)
-        if watched.unknown:
-            raise Unavailable("the list of what would be deployed with it", watched.unknown)
-        added = [commit for commit in watched.newest if commit.revision not in known]
-        if not added and watched.count == dossier.watched.count:
-            return ""
-        subject = trailers.one_line(added[0].subject)[:LONGEST_NAME] if added else "a commit was taken away"
-        return (
-            f"what {promotion.environment} renders from changed after it was asked for ({subject}); "
-            "nothing was committed"
-        )
+        if (
+            dossier.binds_watched
+        ):  # other people's commits count too, so what is known of the branch is not enough
+            await self.values.plan(target, promotion.version, digest=promotion.digest, fresh=True)
+        if added := await self.drafting.watched_since(target, dossier):
+            return (
+                f"what {promotion.environment} renders from changed after it was asked for ({added}); "
+                "nothing was committed"
+            )
+        return ""
 
     async def _lost_right(self, promotion: Promotion) -> str:
         """Why whoever took a shorter way may not take it any more; empty where they may, or it was the ordinary one."""

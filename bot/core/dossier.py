@@ -53,6 +53,8 @@ class Dossier:
     """In what the applications render from, besides the value itself, since what the target runs."""
     binds_watched: bool = False
     """Does an approval count for these very commits? So where Argo CD does not sync by itself."""
+    parameters: str = ""
+    """A hash of what stands in the Applications themselves, where an approval counts for that too."""
     differences: tuple[str, ...] = ()
     """Keys in which the two values files differ although nobody expects it."""
     differences_unknown: str = ""

@@ -17,7 +17,9 @@ from bot.core.gates import Answer, Answers
 from bot.core.policy import Gate
 from bot.core.ports import Cluster, Directory, Images, Plan, Sources, ValuesRepository, Watched
 from bot.core.rollout import ApplicationFacts
+from bot.core.trailers import one_line
 
+LONGEST_SUBJECT = 60
 MOST_READ = 200
 """How many of our own commits are read for who asked last."""
 SIGNED = re.compile(r"\([A-Z0-9]+/([UW][A-Z0-9]+)\)$")
@@ -110,10 +112,25 @@ class Drafting:
         digest = await same_image.proved(self.images, target, held, where=target.environment)
         return Image(version=version, digest=digest)
 
-    async def watched_now(self, target: Target) -> Commits:
-        """What the applications render from besides the value, as it is now."""
-        commits, _ = await self.watched.commits(target)
-        return commits
+    async def watched_since(self, target: Target, dossier: Dossier) -> str:
+        """What else would be deployed than what was shown, where an approval counts for that; empty for nothing.
+
+        Raises `Unavailable` where nobody can tell.
+        """
+        if not (dossier.binds_watched and dossier.watched):
+            return ""
+        watched, _ = await self.watched.commits(target)
+        if watched.unknown and not dossier.watched.unknown:
+            raise Unavailable("the list of what would be deployed with it", watched.unknown)
+        known = {commit.revision for commit in dossier.watched.newest}
+        added = [commit for commit in watched.newest if commit.revision not in known]
+        if added:
+            return one_line(added[0].subject)[:LONGEST_SUBJECT] or added[0].revision[:8]
+        if watched.count != dossier.watched.count:
+            return "a commit that was shown is not there any more"
+        if await self.watched.parameters(target) != dossier.parameters:
+            return "parameters of the Argo CD application"
+        return ""
 
     async def _found(self, target: Target, source: Target | None, version: str | None) -> Found:
         if source is None:
@@ -169,6 +186,7 @@ class Drafting:
             source=commits,
             watched=watched[0],
             binds_watched=watched[1],
+            parameters=await self.watched.parameters(target) if watched[1] else "",
             differences=differences[0],
             differences_unknown=differences[1],
             soaked=ran.soaked,

@@ -380,6 +380,10 @@ class Watched(Protocol):
         """
         ...
 
+    async def parameters(self, target: Target) -> str:
+        """A hash of what stands in the Applications themselves and is rendered too. Raises `Unavailable`."""
+        ...
+
     async def differences(self, target: Target, source: Target) -> tuple[str, ...]:
         """The keys in which their values files differ although nobody expects it. Raises `Unavailable`, `Failed`."""
         ...

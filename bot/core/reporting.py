@@ -40,7 +40,6 @@ class HookIdentity:
     name: str
     keys: tuple[str, ...] = field(repr=False)
     apps: frozenset[str]
-    """`*` is every one, here and among the environments."""
     environments: frozenset[str]
     actions: frozenset[str]
     """`check:integration`; `check:*` is every one of the kind."""
@@ -53,12 +52,8 @@ class HookIdentity:
     def may(self, action: str, *, app: str, environment: str) -> bool:
         """May it do this to that target?"""
         every = action.partition(":")[0] + ":*"
-        asked = (
-            (self.actions, {action, every}),
-            (self.apps, {app, "*"}),
-            (self.environments, {environment, "*"}),
-        )
-        return all(allowed & words for allowed, words in asked)
+        is_named = app in self.apps and environment in self.environments
+        return is_named and bool(self.actions & {action, every})
 
 
 def signature(

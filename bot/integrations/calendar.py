@@ -11,18 +11,17 @@ A cron line is read on the wall clock of its zone:
 
 from __future__ import annotations
 
-import difflib
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Protocol
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
+from cronsim import CronSim
 
+from bot.config_texts import checked_cron, checked_zone
 from bot.core.errors import Failed
 from bot.core.policy import Effect, Window
 from bot.core.ports import Hours
@@ -32,62 +31,8 @@ LONGEST = timedelta(days=366)
 """How long a window may last that begins again and again."""
 _LOOKS = 6000
 """How often a window is looked at for the next change, in all: windows may take turns every minute."""
-_SIZES = {"minute": 60, "hour": 24, "day of month": 31, "month": 12, "day of week": 7}
-_EXAMPLE = "Write minute, hour, day of month, month and day of week, like “0 17 * * FRI”"
 _ANY_DAY = datetime(2000, 1, 1)  # noqa: DTZ001 — a line is parsed without looking at it
 _DAY = timedelta(days=1)
-
-
-def checked_cron(text: str) -> str:
-    """The cron line, with single blanks.
-
-    Five fields; names of days and months, `L`, `LW`, `5L` and `5#2` mean what they mean to cronsim.
-
-    Raises:
-        ValueError: It cannot be read, or a step is longer than its field; the message says what to write.
-    """
-    fields = text.split()
-    if len(fields) != len(_SIZES):
-        raise ValueError(f"“{text}” is no cron line: it has {len(fields)} fields, not five. {_EXAMPLE}")
-    for part, (name, size) in zip(fields, _SIZES.items(), strict=True):
-        if any(int(step) > size for step in re.findall(r"/(\d{1,9})", part)):
-            raise ValueError(f"“{text}” is no cron line: a step in its {name} is over {size}. {_EXAMPLE}")
-    try:
-        CronSim(text, _ANY_DAY)
-    except (CronSimError, ValueError) as error:
-        wrong = str(error).removeprefix("Bad ").replace("-", " ")
-        raise ValueError(
-            f"“{text}” is no cron line: its {wrong} is wrong. {_EXAMPLE}; ranges go upwards, so SAT,SUN, not SAT-SUN"
-        ) from error
-    return " ".join(fields)
-
-
-def checked_zone(text: str) -> str:
-    """The name of the time zone, as it is.
-
-    Raises:
-        ValueError: There is none of this name; the message has the nearest one.
-    """
-    zones = _zones()
-    if text in zones.values():
-        return text
-    if not zones:
-        raise ValueError(
-            f"“{text}” cannot be found: this machine has no time zones. Install the Python package tzdata"
-        )
-    match = difflib.get_close_matches(text.lower().replace(" ", "_"), zones, n=1, cutoff=0.7)
-    hint = f"Did you mean “{zones[match[0]]}”?" if match else "Write a name like Europe/Berlin"
-    raise ValueError(f"“{text}” is no time zone. {hint}")
-
-
-@cache
-def _zones() -> dict[str, str]:
-    """The names of all zones, by what people may write: the name, or only the city, in small letters.
-
-    `localtime` is another zone on each machine, and `Factory` is none.
-    """
-    names = sorted(available_timezones() - {"localtime", "Factory"})
-    return {name.rpartition("/")[2].lower(): name for name in names} | {name.lower(): name for name in names}
 
 
 class CronCalendar:
@@ -326,7 +271,7 @@ class _Repeated:
             for hour in sorted(line.hours)
             for minute in sorted(line.minutes)
         )
-        folds = (0, 1) if len(line.hours) == _SIZES["hour"] else (0,)
+        folds = (0, 1) if len(line.hours) == 24 else (0,)
         return cls(cron, zone, lasts, _parts(times, lasts), folds)
 
     def span(self, at: datetime) -> _Span | None:

@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 import httpx
 
-from bot.core.catalog import Image, Target, nearest
+from bot.config_texts import PLACEHOLDERS, checked_address, checked_query
+from bot.core.catalog import Image, Target
 from bot.core.errors import PromoteError, Unavailable
-from bot.core.image_name import is_local
 from bot.core.policy import Probe
 from bot.core.secrets import HIDDEN, without_secrets
 
@@ -31,79 +31,9 @@ LONGEST_REASON = 200
 """Characters of another system's words that people are shown."""
 NO_VERDICT = frozenset({401, 403, 404, 407, 408, 429})
 """Answers of 4xx that say nothing of the question: whoever could know was not reached. Every other one is a no."""
-PLACEHOLDERS = ("app", "environment", "version", "digest")
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
-_ADDRESS = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)", re.DOTALL)
-_AUTHORITY = re.compile(
-    r"(?P<host>(?:[A-Za-z0-9._-]|\{app\}|\{environment\})+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
-)
-_WRITTEN = re.compile(rf"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?%-]|{_PLACEHOLDER.pattern})*")
-_DOTS = re.compile(r"/\.{1,2}(?:/|$)")
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|`[^`]*`|#[^\n]*', re.DOTALL)
 _TOKEN = re.compile(r"[!-~]+")
-
-
-# --- what promote.yaml may say
-
-
-def checked_template(text: str, *, allow_local: bool = False) -> str:
-    """The address of a probe, as it is; `allow_local` lets it be plain http on another machine too.
-
-    The host may hold `{app}` and `{environment}`, path and query every placeholder: what people ask for never
-    decides who is asked.
-
-    Raises:
-        ValueError: it cannot be used; says why, and what to write instead.
-    """
-    _check_placeholders(text)
-    address = _ADDRESS.fullmatch(text)
-    if address is None:
-        raise ValueError("must begin with https://")
-    if "@" in address["authority"]:
-        raise ValueError("it holds a user or a password; put a token into PROBE_TOKEN_<NAME>")
-    authority = _AUTHORITY.fullmatch(address["authority"])
-    if authority is None or int(authority["port"] or 0) > 65535:
-        raise ValueError(
-            "its host must be a name or an IP address, with a port that exists; {app} and {environment} may be in it"
-        )
-    if not _WRITTEN.fullmatch(address["path"] + address["rest"]):
-        raise ValueError("it holds a #, or characters that must be percent-encoded in an address")
-    if _DOTS.search(address["path"]):
-        raise ValueError("it holds /./ or /../; write the path without them")
-    if address["scheme"] == "http" and not (allow_local or _is_local(authority["host"])):
-        raise ValueError(
-            "is not encrypted, and the token would travel in clear; use https://, or set allow_local: true"
-        )
-    return text
-
-
-def checked_query(text: str) -> str:
-    """PromQL of a probe, as it is. In a regular expression (`=~`) the dots of a version match any character.
-
-    Raises:
-        ValueError: it cannot be used; says why, and what to write instead.
-    """
-    _check_placeholders(text)
-    if not text.strip():
-        raise ValueError("must not be empty")
-    outside = _STRING.sub(lambda found: "" if found[0].startswith('"') else found[0], text)
-    if found := _PLACEHOLDER.search(outside):
-        raise ValueError(f'{found[0]} must stand inside of double quotes, like app="{found[0]}"')
-    return text
-
-
-def _check_placeholders(text: str) -> None:
-    for word in _PLACEHOLDER.findall(text):
-        if word not in PLACEHOLDERS:
-            raise ValueError(f"{{{word}}} is unknown.{nearest(word, PLACEHOLDERS)}")
-
-
-def _is_local(host: str) -> bool:
-    return host == "[::1]" or is_local(host)
-
-
-# --- asking
 
 
 class HttpProbes:
@@ -248,9 +178,9 @@ def _url(probe: Probe, target: Target, image: Image) -> httpx.URL:
     values = dict(
         zip(PLACEHOLDERS, (target.app, target.environment, image.version, image.digest), strict=True)
     )
-    template = checked_template(probe.url, allow_local=True)
+    template = checked_address(probe.url, allow_local=True)
     # Checked again with the values in it: a version must not lead to another path.
-    address = checked_template(_filled(template, values, partial(quote, safe="")), allow_local=True)
+    address = checked_address(_filled(template, values, partial(quote, safe="")), allow_local=True)
     if probe.query is None:
         return httpx.URL(address)
     query = _filled(checked_query(probe.query), values, _escaped)
