@@ -6,30 +6,23 @@ or a crash needs no code of its own.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from bot.core import people, same_image, trailers
+from bot.core import same_image, trailers
 from bot.core.announcing import Announcing
 from bot.core.board import Lock, Scope
-from bot.core.catalog import Catalog, Image, Target
-from bot.core.dossier import Dossier
-from bot.core.drafting import Drafting
+from bot.core.catalog import Target
 from bot.core.errors import Conflict, Failed, Newer, Refused, Stale, Unavailable
 from bot.core.following import Following
 from bot.core.gates import Answers
-from bot.core.gates import span as in_words
-from bot.core.membership import is_member, known_dossier, members_of
 from bot.core.outcome import Outcome
-from bot.core.people import Action
-from bot.core.policy import Members
-from bot.core.ports import Author, Change, Clock, Directory, Edit, Images, Plan, Store, ValuesRepository
-from bot.core.promotion import Approval, Phase, Promotion
+from bot.core.ports import Author, Change, Edit
+from bot.core.promotion import Phase, Promotion
+from bot.core.rechecking import Rechecking
 from bot.core.rollout import Look
-from bot.core.seals import FORGED, Sealer
-from bot.core.terms import gates_passed_by, target_for
+from bot.core.terms import target_for
 
 NOW = timedelta(0)
 AT_ONCE_AGAIN = timedelta(milliseconds=100)
@@ -41,7 +34,6 @@ LANDS_WITHIN = timedelta(minutes=2)
 """How long a push that nobody has heard of may still be on its way: far above the time limit of a git command."""
 LOOK_AGAIN = timedelta(seconds=5)
 GIVE_UP_AFTER = 3
-LONGEST_NAME = 60
 GATES_ASKED_EVERY = timedelta(minutes=1)
 """How often somebody's gates are asked who wants to start when they open."""
 UNCONFIGURED = timedelta(minutes=10)
@@ -49,21 +41,11 @@ UNCONFIGURED = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class Engine(Rechecking):
     """`advance` and what it needs."""
 
-    catalog: Catalog
-    store: Store
-    values: ValuesRepository
-    images: Images
-    directory: Directory
-    clock: Clock
-    sealer: Sealer
-    drafting: Drafting
     following: Following
     announcing: Announcing
-    alarm: Callable[[str], None]
-    """Takes a sentence that an operator has to read."""
 
     async def advance(self, id: str) -> tuple[int, timedelta | None]:
         """Show where the promotion stands, then take its next step, if there is one.
@@ -219,60 +201,6 @@ class Engine:
         await self._save(promotion, committing)
         return await self._push(committing, target)
 
-    async def _may_not_be_written(self, promotion: Promotion, target: Target) -> Promotion | None:
-        """The promotion at its end, where it came too late, was tampered with, or is not wanted any more."""
-        now = self.clock.now()
-        # The time of the request is sealed, that of the approval is not: an old promotion cannot be replayed.
-        approved_at = min(promotion.approved_at or now, promotion.requested_at + target.policy.expires)
-        within = target.policy.waits if promotion.waits else target.policy.start_within
-        if now >= approved_at + within:
-            why = f"it could not be written within {in_words(within)} of its approval; nothing was committed"
-            return promotion.expire(at=now, why=why)
-        if doubt := self.sealer.doubt(promotion, target):
-            if doubt == FORGED:
-                self.alarm(f"The record of {promotion.id} says what nobody decided: {doubt}.")
-            return promotion.outdate(at=now, why=f"{doubt}; nothing was committed")
-        if newer := await self._newer(promotion, target):
-            return promotion.supersede(at=now, why=f"{newer.id} asks for {newer.version}")
-        if why := await self._lost_right(promotion):
-            return promotion.outdate(at=now, why=f"{why}; nothing was committed")
-        return None
-
-    async def _moved_since(self, promotion: Promotion, target: Target, plan: Plan) -> str:
-        """What is not as it was when it was asked for; empty where everything is."""
-        if plan.old_version != promotion.old_version:
-            return await self._moved(promotion, target, plan.old_version)
-        if why := await same_image.pushed_anew(self.images, promotion, target):
-            return why
-        try:
-            dossier = await known_dossier(self.store, promotion)
-        except Refused as refused:
-            return f"{str(refused).partition('.')[0]}; nothing was committed"
-        if (
-            dossier.binds_watched
-        ):  # other people's commits count too, so what is known of the branch is not enough
-            await self.values.plan(target, promotion.version, digest=promotion.digest, fresh=True)
-        if added := await self.drafting.watched_since(target, dossier):
-            return (
-                f"what {promotion.environment} renders from changed after it was asked for ({added}); "
-                "nothing was committed"
-            )
-        return ""
-
-    async def _lost_right(self, promotion: Promotion) -> str:
-        """Why whoever took a shorter way may not take it any more; empty where they may, or it was the ordinary one."""
-        if promotion.way is None:
-            return ""
-        action = Action.EMERGENCY if promotion.is_emergency else Action.ROLL_BACK_AT_ONCE
-        policy = self.catalog.target(promotion.app, promotion.environment).policy
-        named = (policy.emergency and policy.emergency.who, policy.rollback and policy.rollback.who)
-        groups = frozenset(group for listed in named if listed for group in listed.groups)
-        person = await self.directory.person(promotion.requested_by.id)
-        held = people.standing(person, policy, await members_of(self.directory, groups))
-        if is_member(person) and people.may(action, held):
-            return ""
-        return f"{promotion.requested_by.name} may not {action} any more"
-
     async def _held_by_gates(self, promotion: Promotion, target: Target) -> timedelta | None:
         """Ask every gate once more: None where all are open; else when to look again, or what became of it is saved."""
         now, answers = self.clock.now(), await self._answers(promotion, target)
@@ -287,15 +215,6 @@ class Engine:
         says = "; ".join(answer.says for answer in answers.closed if answer not in answers.unknown)
         why = f"{says.rstrip('.')}; nothing was committed"
         return await self._save(promotion, promotion.outdate(at=now, why=why))
-
-    async def _answers(self, promotion: Promotion, target: Target) -> Answers:
-        return await self.drafting.gatekeeper.ask(
-            target,
-            None if promotion.is_rollback else self.catalog.before(target),
-            Image(version=promotion.version, digest=promotion.digest),
-            skips=gates_passed_by(promotion, target),
-            is_rollback=promotion.is_rollback,
-        )
 
     async def _wait_for_gates(self, promotion: Promotion, answers: Answers) -> None:
         """The card says what it waits for; that is saved only where it changes, as every save is a look."""
@@ -400,56 +319,8 @@ class Engine:
         await self.store.save([Change(before=before, after=after)], holds=self._holds(before))
         return NOW
 
-    async def _newer(self, promotion: Promotion, target: Target) -> Promotion | None:
-        """A later request for the first environment, which is never held: the newest wins."""
-        if not self.catalog.is_first(target):
-            return None
-        for other in await self.store.history(target):
-            if other.id == promotion.id:
-                break
-            if not other.phase.is_final:
-                return other
-        return None
-
-    async def _checked_plan(self, promotion: Promotion, target: Target) -> Plan:
-        """The known tip is enough where it holds what was approved: the push itself compares it with the remote."""
-        version, digest = promotion.version, promotion.digest
-        plan = await self.values.plan(target, version, digest=digest, fresh=False)
-        if plan.old_version == promotion.old_version:
-            return plan
-        return await self.values.plan(target, version, digest=digest, fresh=True)
-
     async def _find(self, promotion: Promotion, target: Target) -> str | None:
         return await self.values.find(self._edit(promotion, target))
-
-    async def _still_valid(self, promotion: Promotion, target: Target) -> tuple[Approval, ...]:
-        """The approvals whose givers may still approve."""
-        members, dossier = await self._members(target), await self._dossier(promotion)
-        kept = []
-        for approval in promotion.approvals:
-            person = await self.directory.person(approval.by.id)
-            held = people.roles(person, promotion, target.policy, members, dossier)
-            if is_member(person) and people.may(Action.APPROVE, held):
-                kept.append(approval)
-        return tuple(kept)
-
-    async def _dossier(self, promotion: Promotion) -> Dossier:
-        """What was found about it; nothing, where that is lost: then nothing is committed either."""
-        return await self.store.dossier(promotion.id) or Dossier()
-
-    async def _members(self, target: Target) -> Members:
-        return await members_of(self.directory, target.policy.deciding_groups)
-
-    async def _moved(self, promotion: Promotion, target: Target, found: str) -> str:
-        """What became of the value while people decided, and whose commit that was, where it can be told."""
-        push = None
-        with contextlib.suppress(Unavailable, Failed):
-            push = await self.values.last_push(target)
-        whose = f" ({trailers.one_line(push.author)[:LONGEST_NAME]}, {push.revision[:8]})" if push else ""
-        return (
-            f"{promotion.environment} went from {promotion.old_version} to {found} after it was asked for{whose}; "
-            "nothing was committed"
-        )
 
     def _edit(self, promotion: Promotion, target: Target) -> Edit:
         requester = promotion.requested_by
