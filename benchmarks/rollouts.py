@@ -16,6 +16,7 @@ from bot.core.outcome import Outcome
 from bot.core.promotion import PromotionId
 from bot.integrations.argocd import ArgoCD, Server
 from bot.playground.argocd.server import SimulatedArgoCD
+from chaos.images import NoRegistries
 from chaos.rollouts import (
     NAME,
     OURS,
@@ -171,7 +172,9 @@ class _Fleet:
             target(POLICY), applications=(Application(server="main", name=name, project="default"),)
         )
         looks = Looks(replace(promotion(wanted, revision, self._time.at), id=PromotionId(name)))
-        step = Following(store=looks, values=self._history, cluster=cluster, clock=self._time)
+        step = Following(
+            store=looks, values=self._history, cluster=cluster, images=NoRegistries(), clock=self._time
+        )
         while not looks.promotion.phase.is_final:
             pause = await step.follow(looks.promotion, wanted)
             if not looks.promotion.phase.is_final:

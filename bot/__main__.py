@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -58,6 +59,42 @@ def check() -> None:
 
     if not _complete(look(_settings(), say=typer.echo)):
         raise typer.Exit(1)
+
+
+@cli.command()
+def explain(
+    app: Annotated[str, typer.Argument(help="An app of promote.yaml.")],
+    environment: Annotated[str, typer.Argument(help="Where it would go.")],
+    *,
+    version: Annotated[
+        str | None, typer.Option(help="Which version; without it, what the environment before runs.")
+    ] = None,
+    user: Annotated[str | None, typer.Option("--as", help="The Slack id of who would ask for it.")] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=moment, metavar="MOMENT", help="As the clock would have it then, like 2026-12-24T10:00Z."
+        ),
+    ] = None,
+) -> None:
+    """Say whether a promotion could go, why not, and who could approve it. Exits with 0, 1 (no) or 2 (nobody can tell)."""
+    from bot.explain import UNKNOWN
+    from bot.explain import explain as look
+
+    try:
+        work = look(
+            Settings.from_environment(),
+            app=app,
+            environment=environment,
+            version=version,
+            user=user,
+            at=at,
+            say=typer.echo,
+        )
+    except PromoteError as error:
+        print(str(error), file=sys.stderr)
+        raise typer.Exit(UNKNOWN) from error
+    raise typer.Exit(_complete(work))
 
 
 @cli.command()
@@ -156,6 +193,15 @@ def report_check(
         "link": link,
     }
     print(_complete(report(_settings(), fields, delivery=delivery)))
+
+
+def moment(text: str) -> datetime:
+    """`2026-12-24T10:00Z` as a moment; without a zone it is UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text} is no moment; write it like 2026-12-24T10:00Z.") from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _run(*, web_side: bool, worker_side: bool) -> None:

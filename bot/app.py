@@ -19,7 +19,7 @@ from slack_bolt.app.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot import telemetry
+from bot import telemetry, tidings
 from bot.config import build_catalog, load
 from bot.config_models import Config
 from bot.core.advance import Engine
@@ -348,6 +348,7 @@ async def _work(outside: Outside, stack: contextlib.AsyncExitStack) -> None:
         _keep_swept(outside.store, outside.settings),
         _keep_examined(outside.store),
         _keep_tokens(outside.argocd, outside.config.argocd),
+        *tidings.works(outside.drafting(outside.board), SlackNotices(outside.client), SystemClock(), _alarm),
     ):
         await stack.enter_async_context(_running(work))
     hints = Hints(catalog=outside.catalog, store=outside.store, queue=outside.store)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from bot.app import TOKEN_WARNED, Outside, open_outside, sealer
-from bot.core.catalog import Application, Target
+from bot.core.catalog import Application, Catalog, Target
 from bot.core.errors import PromoteError
 from bot.core.image_name import ImageName
-from bot.core.people import require_member
+from bot.core.membership import is_member, members_of, require_somebody
+from bot.core.people import Person
+from bot.core.policy import NOBODY, Listed, Policy, Probe, Window
+from bot.core.ports import Calendar
 from bot.git_access import COMMITTER, signers, unsigned
 from bot.integrations.argocd import ArgoCD
+from bot.integrations.calendar import CronCalendar
 from bot.integrations.signing import CommitSigner
 from bot.integrations.slack import HISTORY_SCOPES, SCOPES
 from bot.settings import Settings
+from bot.watching import Watching
+
+LOOK_BACK = timedelta(days=30)
+"""How long ago others may have pushed what makes one wonder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +60,20 @@ async def _lines(outside: Outside) -> AsyncIterator[Line]:
     yield await _secrets(outside)
     async for line in _store(outside):
         yield line
-    for attempt in (_slack, _people, _repositories, _registries, _argocd, _targets):
+    for attempt in (
+        _slack,
+        _people,
+        _groups,
+        _approvals,
+        _windows,
+        _repositories,
+        _registries,
+        _sources,
+        _argocd,
+        _targets,
+        _probes,
+        _pushes,
+    ):
         async for line in attempt(outside):
             yield line
 
@@ -98,24 +119,118 @@ async def _slack(outside: Outside) -> AsyncIterator[Line]:
 
 
 async def _people(outside: Outside) -> AsyncIterator[Line]:
-    policies = [target.policy for target in outside.catalog.targets]
-    for user in sorted({user for policy in policies for user in policy.users}):
+    """Everybody whom promote.yaml names, once, with what for."""
+    named = {user: lists for user, lists in _named(outside.catalog).items() if not user.startswith("S")}
+    for user, lists in sorted(named.items()):
 
-        async def person(user: str = user) -> str:
+        async def person(user: str = user, lists: Sequence[str] = lists) -> str:
             found = await outside.directory.person(user)
-            require_member(found)
-            return found.name
+            if not is_member(found):
+                raise PromoteError(f"{found.name} is {_what(found)}, and is named in {', '.join(lists)}")
+            return f"{found.name}: {', '.join(lists)}"
 
-        yield await _tried(f"slack: approver {user}", person())
-    for group in sorted({group for policy in policies for group in policy.groups}):
+        yield await _tried(f"slack: {user}", person(), otherwise=_weight(lists))
 
-        async def members(group: str = group) -> str:
+
+async def _groups(outside: Outside) -> AsyncIterator[Line]:
+    """Every user group that promote.yaml names, once, with what for."""
+    named = {group: lists for group, lists in _named(outside.catalog).items() if group.startswith("S")}
+    for group, lists in sorted(named.items()):
+
+        async def members(group: str = group, lists: Sequence[str] = lists) -> str:
             found = await outside.directory.members(group)
             if not found:
-                raise PromoteError("the group is empty, disabled or unknown, so nobody of it can approve")
-            return f"{len(found)} people"
+                raise PromoteError(f"the group is empty, disabled or unknown: {', '.join(lists)}")
+            return f"{len(found)} people: {', '.join(lists)}"
 
-        yield await _tried(f"slack: group {group}", members())
+        yield await _tried(f"slack: group {group}", members(), otherwise=_weight(lists))
+
+
+def _what(person: Person) -> str:
+    """What somebody is who is no full member."""
+    kinds = {
+        "a bot": person.is_bot,
+        "a guest": person.is_guest,
+        "of another workspace": person.is_stranger,
+        "deactivated, or nobody knows them": person.is_deactivated,
+    }
+    return next(kind for kind, holds in kinds.items() if holds)
+
+
+def _named(catalog: Catalog) -> Mapping[str, Sequence[str]]:
+    """Every person and group by id, and the lists of promote.yaml that name them."""
+    found: dict[str, dict[str, None]] = {}
+    pairs = [pair for target in catalog.targets for pair in _lists(target.policy)]
+    pairs.append(("identities", Listed(users=frozenset(catalog.identities.values()))))
+    for name, listed in pairs:
+        for id in listed.users | listed.groups:
+            found.setdefault(id, {})[name] = None
+    return {id: tuple(names) for id, names in found.items()}
+
+
+def _lists(policy: Policy) -> Iterator[tuple[str, Listed]]:
+    """The lists of a policy, by their keys in promote.yaml."""
+    for rule in policy.rules:
+        yield "approvals", Listed(users=rule.users, groups=rule.groups)
+    yield "deny", policy.denied
+    yield "notify", policy.notify
+    yield "requesters", policy.requesters or NOBODY
+    yield "lockers", policy.lockers or NOBODY
+    for check in policy.checks:
+        yield "reporters", check.reporters
+    yield "rollback", policy.rollback.who if policy.rollback else NOBODY
+    yield "emergency", policy.emergency.who if policy.emergency else NOBODY
+
+
+def _weight(lists: Collection[str]) -> str:
+    """How bad it is when somebody is not there: who gives no right to anybody is missed by nobody."""
+    return "warn" if set(lists) <= {"deny", "notify", "identities"} else "error"
+
+
+async def _approvals(outside: Outside) -> AsyncIterator[Line]:
+    """Could living people satisfy the rules, whoever asks?"""
+    for name, target in _places(outside.catalog):
+        if not target.policy.needs_approval:
+            continue
+
+        async def approvals(target: Target = target) -> str:
+            policy = target.policy
+            members = await members_of(outside.directory, policy.deciding_groups)
+            nobody: frozenset[str] = frozenset()
+            await require_somebody(outside.directory, policy, members, never=nobody, where=target.environment)
+            return f"needs {policy.total}; every rule can be met"
+
+        yield await _tried(f"approvals: {name}", approvals())
+
+
+async def _windows(outside: Outside) -> AsyncIterator[Line]:
+    """What the windows say now, and when that changes."""
+    now, calendar = datetime.now(UTC), CronCalendar()
+    for name, target in _places(outside.catalog):
+        if windows := target.policy.windows:
+            yield _hours(f"windows: {name}", calendar, windows, now)
+
+
+def _hours(what: str, calendar: Calendar, windows: Sequence[Window], now: datetime) -> Line:
+    try:
+        hours = calendar.hours(windows, now)
+    except PromoteError as error:
+        return Line(what=what, level="error", says=str(error))
+    changes = f"{hours.changes_at:%Y-%m-%d %H:%M} UTC" if hours.changes_at else ""
+    if hours.is_open:
+        return Line(what=what, level="ok", says=f"open until {changes}" if changes else "open")
+    says = f"closed now, and opens at {changes}: {hours.says}" if changes else f"closed: {hours.says}"
+    return Line(what=what, level="ok" if changes else "warn", says=says)
+
+
+def _places(catalog: Catalog) -> Iterator[tuple[str, Target]]:
+    """One target for an environment whose apps have the same rules, else each of them by its own name."""
+    for environment in catalog.environments:
+        targets = [target for target in catalog.targets if target.environment == environment]
+        if len({target.policy for target in targets}) == 1:
+            yield environment, targets[0]
+        else:
+            yield from ((target.name, target) for target in targets)
 
 
 async def _repositories(outside: Outside) -> AsyncIterator[Line]:
@@ -153,6 +268,58 @@ async def _registries(outside: Outside) -> AsyncIterator[Line]:
     for host in outside.config.registries:
         if host not in used:
             yield Line(what=f"registry: {host}", level="note", says="no app's image comes from it")
+
+
+async def _sources(outside: Outside) -> AsyncIterator[Line]:
+    """Each source, by the labels of a version that an environment holds."""
+    first: dict[str, Target] = {}
+    for target in outside.catalog.targets:
+        if target.source:
+            first.setdefault(target.source.url, target)
+    for url, target in first.items():
+        needed = [each for each in outside.catalog.targets if each.source == target.source]
+        is_needed = any(not each.policy.commit_authors for each in needed)
+
+        async def commits(target: Target = target) -> str:
+            image = await outside.gitops.current(target)
+            found = await outside.sources.between(target, image, image)
+            if found.unknown:
+                raise PromoteError(found.unknown)
+            return f"the commit of {target.app} {image.version} can be read"
+
+        yield await _tried(f"source: {url}", commits(), otherwise="error" if is_needed else "warn")
+
+
+async def _probes(outside: Outside) -> AsyncIterator[Line]:
+    """Each probe, asked once with what would go: what the environment before holds."""
+    asked = [(target, probe) for target in outside.catalog.targets for probe in target.policy.probes]
+    for line in await asyncio.gather(*(_probe(outside, target, probe) for target, probe in asked)):
+        yield line
+
+
+async def _probe(outside: Outside, target: Target, probe: Probe) -> Line:
+    what = f"probe: {probe.name} ({target.name})"
+    try:
+        image = await outside.gitops.current(outside.catalog.before(target) or target)
+        says = await outside.probes.ask(probe, target, image)
+    except PromoteError as error:
+        return Line(what=what, level="warn", says=str(error))
+    return Line(what=what, level="note" if says else "ok", says=f"{image.version}: {says or 'passed'}")
+
+
+async def _pushes(outside: Outside) -> AsyncIterator[Line]:
+    """Does what others push go live without an approval?"""
+    watching = Watching(argocd=outside.argocd, gitops=outside.gitops, catalog=outside.catalog)
+    after = datetime.now(UTC) - LOOK_BACK
+    for target in outside.catalog.targets:
+        if not target.policy.needs_approval:
+            continue
+        try:
+            says = await watching.pushes_by_others(target, after=after)
+        except PromoteError as error:
+            says = str(error)
+        if says:
+            yield Line(what=f"pushes: {target.name}", level="warn", says=says)
 
 
 def _signer(signer: CommitSigner) -> str:
@@ -231,8 +398,9 @@ async def _target(outside: Outside, target: Target) -> list[Line]:
     return lines
 
 
-async def _tried(what: str, attempt: Awaitable[str]) -> Line:
+async def _tried(what: str, attempt: Awaitable[str], *, otherwise: str = "error") -> Line:
+    """What was seen; where that failed, `otherwise` is how bad that is."""
     try:
         return Line(what=what, level="ok", says=await attempt)
     except PromoteError as error:
-        return Line(what=what, level="error", says=str(error))
+        return Line(what=what, level=otherwise, says=str(error))

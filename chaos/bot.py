@@ -27,16 +27,29 @@ PORTS: dict[str, tuple[str, Collection[str]]] = {
         {
             *("create", "save", "load", "events", "holder", "followed", "in_phase", "history"),
             *("card", "save_card", "look", "save_look", "claim", "renew", "rest", "wake"),
-            *("take_turn", "end_turn"),
+            *("dossier", "save_dossier", "take_turn", "end_turn"),
+        },
+    ),
+    "RedisBoard": (
+        "the store",
+        {
+            *("locks", "lock", "unlock", "bad_versions", "block", "unblock", "reports", "report"),
+            *("soaked", "soak", "wish", "wishes", "grant", "once", "take", "group", "keep_group"),
         },
     ),
     "git_repository": (
         "the git host",
-        {"current", "plan", "last_push", "commit", "find", "written", "relate"},
+        {
+            *("current", "plan", "last_push", "commit", "find", "written", "relate"),
+            *("commits_to", "commits_after", "document"),
+        },
     ),
-    "argo_cd": ("Argo CD", {"observe"}),
-    "SlackAnnouncer": ("Slack", {"post", "posted", "edit", "tell", "remind", "warn"}),
-    "SlackDirectory": ("Slack", {"person", "members"}),
+    "argo_cd": ("Argo CD", {"observe", "rendering"}),
+    "SlackAnnouncer": (
+        "Slack",
+        {"post", "posted", "edit", "tell", "tell_emergency", "remind", "remind_review", "warn"},
+    ),
+    "SlackDirectory": ("Slack", {"person", "members", "owner_of"}),
 }
 """What `bot.app` builds its ports with; the system's name for people; the calls that cross."""
 

@@ -20,8 +20,17 @@ READS = frozenset(
         "history",
         "card",
         "look",
+        "dossier",
+        "locks",
+        "bad_versions",
+        "reports",
+        "soaked",
+        "wishes",
+        "group",
+        "rendering",
         "person",
         "members",
+        "owner_of",
         "posted",
     }
 )

@@ -51,10 +51,12 @@ class Verdict(StrEnum):
 
 LUA = "bot/integrations/lua.py"
 ADVANCE = "bot/core/advance.py"
+RECHECKING = "bot/core/rechecking.py"
+CASES = "bot/core/cases.py"
+POLICY = "bot/core/policy.py"
 PROMOTION = "bot/core/promotion.py"
 PROMOTER = "bot/core/promoter.py"
 SEALS = "bot/core/seals.py"
-CATALOG = "bot/core/catalog.py"
 PEOPLE = "bot/core/people.py"
 ANNOUNCING = "bot/core/announcing.py"
 RECONCILING = "bot/core/reconciling.py"
@@ -219,7 +221,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "write: the seals, before the commit",
         "I2",
-        ADVANCE,
+        RECHECKING,
         "if doubt := self.sealer.doubt(promotion, target):",
         'if doubt := "":',
         I2_QUORUM,
@@ -232,35 +234,42 @@ GUARDS: tuple[Guard, ...] = (
         NOBODY,
         I2_QUORUM,
     ),
-    Guard("write: full members alone", "I2", ADVANCE, "people.require_member(person)", "pass", I2_QUORUM),
+    Guard(
+        "write: full members alone",
+        "I2",
+        RECHECKING,
+        "is_member(person) and people.may(Action.APPROVE",
+        "people.may(Action.APPROVE",
+        I2_QUORUM,
+    ),
     Guard(
         "write: never the requester",
         "I2",
-        ADVANCE,
-        " and person.id != promotion.requested_by.id",
+        PEOPLE,
+        " and not permission.never & held",
         "",
         I2_QUORUM,
     ),
     Guard(
         "write: whom a rule admits",
         "I2",
-        ADVANCE,
-        "target.policy.admits(person.id, members) and ",
+        PEOPLE,
+        "bool(permission.to & held) and ",
         "",
         I2_LEFT,
     ),
     Guard(
         "write: soon after the approval",
         "I2",
-        ADVANCE,
-        "if now >= approved_at + target.policy.start_within:",
+        RECHECKING,
+        "if now >= approved_at + within:",
         NOBODY,
         "tests/test_advance.py::test_the_git_host_away_for_too_long_expires_the_approval",
     ),
     Guard(
         "write: soon after the sealed request",
         "I2",
-        ADVANCE,
+        RECHECKING,
         "min(promotion.approved_at or now, promotion.requested_at + target.policy.expires)",
         "promotion.approved_at or now",
         I2_OLD,
@@ -268,7 +277,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "write: the value has not moved",
         "I2",
-        ADVANCE,
+        RECHECKING,
         "if plan.old_version != promotion.old_version:",
         NOBODY,
         "tests/test_advance.py::test_a_value_changed_before_the_known_tip_makes_it_stale",
@@ -276,7 +285,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "write: no newer request",
         "I5",
-        ADVANCE,
+        RECHECKING,
         "if newer := await self._newer(promotion, target):",
         "if newer := None:",
         "tests/test_advance.py::test_in_the_first_environment_the_newest_wins",
@@ -387,7 +396,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "decide: on the newest edition",
         "I11",
-        PROMOTER,
+        CASES,
         "current = await self.find(promotion.id)",
         "return step(current)",
         I11_TWICE,
@@ -396,14 +405,14 @@ GUARDS: tuple[Guard, ...] = (
         "decide: never the requester",
         "I2",
         PEOPLE,
-        "if permission.never & held:",
+        "if role in permission.never & held:",
         NOBODY,
         "tests/test_promoter.py::test_own_approval_is_refused",
     ),
     Guard(
         "quorum: each person once",
         "I2",
-        CATALOG,
+        POLICY,
         "counted = {user for user in approvers if self.admits(user, members)}",
         "counted = [user for user in approvers if self.admits(user, members)]",
         I2_QUORUM,

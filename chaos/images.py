@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class NoRegistries:
     """What the bot has where `promote.yaml` names no registry."""
@@ -11,5 +13,9 @@ class NoRegistries:
         raise AssertionError(f"{image}:{version} is no business of any registry")
 
     async def platforms(self, image: str, digest: str) -> frozenset[str]:
+        """Nobody may ask."""
+        raise AssertionError(f"{image}@{digest} is no business of any registry")
+
+    async def labels(self, image: str, digest: str) -> Mapping[str, str]:
         """Nobody may ask."""
         raise AssertionError(f"{image}@{digest} is no business of any registry")

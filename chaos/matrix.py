@@ -17,7 +17,9 @@ from chaos.world import PACE
 
 SIDE_BY_SIDE = 5
 TRIES = 2
-LOOKS = READS | {"observe", "relate", "rest", "claim", "renew", "save_look", "is_on_branch"}
+LOOKS = READS | {
+    *("observe", "relate", "rest", "claim", "renew", "save_look", "is_on_branch", "soak", "keep_group"),
+}
 """Calls whose number is a matter of time."""
 """How many runs a boundary has to be reached: the number of calls varies a little with the time that each takes."""
 

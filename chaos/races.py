@@ -33,26 +33,28 @@ from bot.core.announcing import Announcing
 from bot.core.catalog import (
     UNKNOWN,
     Application,
-    ApprovalRule,
     Catalog,
     Image,
-    Policy,
     Repository,
     RolloutPolicy,
     Target,
 )
+from bot.core.dossier import Dossier
 from bot.core.errors import Conflict, PromoteError, Refused, Stale, TargetBusy, Unavailable
 from bot.core.facts import ApplicationFacts, Pod, Workloads
 from bot.core.following import Following
 from bot.core.people import Person
+from bot.core.policy import ApprovalRule, Policy
 from bot.core.ports import Card, Change, Edit, Plan, Push, Written
 from bot.core.promoter import Promoter
 from bot.core.promotion import NEXT, Event, LineChange, Phase, Promotion
 from bot.core.rollout import Look, Relation
 from bot.core.seals import Sealer
 from bot.integrations import embedded, lua
+from bot.integrations.board import RedisBoard
 from bot.integrations.redis_address import Client, close, connect
 from bot.integrations.store import RedisStore
+from chaos.drafts import drafting
 from chaos.images import NoRegistries
 
 AT_ONCE = 2
@@ -105,6 +107,7 @@ def target(app: str, environment: str) -> Target:
         channel="C0DEPLOYS",
         policy=POLICY,
         rollout=RolloutPolicy(stable_for=timedelta(0)),
+        is_tag_only=True,
     )
 
 
@@ -296,6 +299,10 @@ class People:
         """The policy names people only."""
         return frozenset()
 
+    async def owner_of(self, _email: str) -> str | None:
+        """Nobody here has an address."""
+        return None
+
 
 class Silence:
     """Slack's channels, in which every message arrives and nobody reads."""
@@ -315,10 +322,18 @@ class Silence:
     async def edit(self, card: Card, target: Target, promotion: Promotion, look: Look) -> None:
         """Nothing to do."""
 
-    async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
+    async def tell(
+        self, card: Card, promotion: Promotion, events: Sequence[Event], *, dossier: Dossier | None = None
+    ) -> None:
         """Nothing to do."""
 
     async def remind(self, card: Card, target: Target, promotion: Promotion) -> None:
+        """Nothing to do."""
+
+    async def tell_emergency(self, card: Card, target: Target, promotion: Promotion) -> None:
+        """Nothing to do."""
+
+    async def remind_review(self, card: Card, target: Target, promotion: Promotion) -> None:
         """Nothing to do."""
 
     async def warn(self, target: Target, promotion: Promotion) -> None:
@@ -465,8 +480,17 @@ class Told:
 class Racer:
     """One process's bot, and what it was answered."""
 
-    def __init__(self, store: RedisStore, branch: Branch, clock: RacingClock) -> None:
+    def __init__(self, store: RedisStore, board: RedisBoard, branch: Branch, clock: RacingClock) -> None:
         cluster, people, images = PromptCluster(branch=branch, clock=clock), People(), NoRegistries()
+        drafts = drafting(
+            catalog=CATALOG,
+            values=branch,
+            cluster=cluster,
+            directory=people,
+            board=board,
+            clock=clock,
+            sealer=SEALER,
+        )
         self.told = Told()
         self._store = store
         self._promoter = Promoter(
@@ -478,6 +502,7 @@ class Racer:
             directory=people,
             clock=clock,
             sealer=SEALER,
+            drafting=drafts,
         )
         self._engine = Engine(
             catalog=CATALOG,
@@ -487,6 +512,7 @@ class Racer:
             directory=people,
             clock=clock,
             sealer=SEALER,
+            drafting=drafts,
             following=Following(store=store, values=branch, cluster=cluster, images=images, clock=clock),
             announcing=Announcing(store=store, announcer=Silence(), clock=clock),
             alarm=self.told.errors.append,
@@ -705,7 +731,7 @@ async def _race(course: Course, number: int, url: str, barrier: Barrier) -> Told
     store, client = CountingStore(connect(url, quick=False)), connect(url, quick=False)
     own = random.Random(f"{course.seed}/process {number}")  # noqa: S311 - accidents, no secret
     clock = RacingClock()
-    racer = Racer(store, Branch(client, own), clock)
+    racer = Racer(store, RedisBoard(client), Branch(client, own), clock)
     for turn in range(course.rounds):
         where = _where(course, turn)
         barrier.wait()  # what all processes see now is the same

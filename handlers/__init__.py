@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from slack_bolt.app.async_app import AsyncApp
@@ -11,11 +12,12 @@ from slack_bolt.context.respond.async_respond import AsyncRespond
 from bot.core.keeper import Keeper, Notices
 from bot.core.people import Action
 from bot.core.promoter import Promoter
-from bot.messages.card import action_id
-from bot.messages.modals import REJECT
+from bot.messages.buttons import action_id
+from bot.messages.gates import START, TELL_ME
+from bot.messages.modals import EMERGENCY, REASON, REJECT
 from handlers.buttons import Buttons
 from handlers.command import Command
-from handlers.listening import Background, Listening
+from handlers.listening import Background, Listening, Work
 
 Body = dict[str, Any]
 
@@ -24,38 +26,47 @@ def register(
     app: AsyncApp, promoter: Promoter, keeper: Keeper, notices: Notices, background: Background
 ) -> None:
     """Every listener. Exactly one for each: Bolt runs the next match when an acknowledgement is late."""
-    listening, buttons = Listening(background), Buttons(promoter)
-    command = Command(promoter=promoter, keeper=keeper, notices=notices)
+    listening = Listening(background)
+    # Bolt's own copy of the client would read HTTPS_PROXY again, and forget NO_PROXY.
+    buttons = Buttons(promoter=promoter, keeper=keeper, notices=notices, client=app.client)
+    command = Command(promoter=promoter, keeper=keeper, notices=notices, client=app.client)
 
     @app.command("/promote")
     async def promote(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
         await listening.command(command.run(body), ack=ack, respond=respond)
 
-    @app.action(action_id(Action.APPROVE))
-    async def approve(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
-        await listening.click(buttons.approve(body), ack=ack, respond=respond)
-
-    @app.action(action_id(Action.REJECT))
-    async def reject(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
-        # Bolt's own copy of the client would read HTTPS_PROXY again, and forget NO_PROXY.
-        await listening.click(buttons.reject(body, app.client), ack=ack, respond=respond)
+    for id, work in _clicks(buttons).items():
+        app.action(id)(_on_click(listening, work))
 
     @app.view(REJECT)
     async def reject_reason(body: Body, ack: AsyncAck) -> None:
-        await listening.submission(buttons.reject_with_reason(body), ack=ack, field="reason")
+        await listening.submission(buttons.reject_with_reason(body), ack=ack, field=REASON)
 
-    @app.action(action_id(Action.CANCEL))
-    async def cancel(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
-        await listening.click(buttons.cancel(body), ack=ack, respond=respond)
+    @app.view(EMERGENCY)
+    async def break_glass(body: Body, ack: AsyncAck) -> None:
+        await listening.submission(
+            buttons.break_glass(body), ack=ack, field=REASON, title="Emergency recorded"
+        )
 
-    @app.action(action_id(Action.ASK_AGAIN))
-    async def ask_again(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
-        await listening.click(buttons.ask_again(body), ack=ack, respond=respond)
 
-    @app.action(action_id(Action.ROLL_BACK))
-    async def roll_back(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
-        await listening.click(buttons.roll_back(body), ack=ack, respond=respond)
+def _clicks(buttons: Buttons) -> dict[str, Callable[[Body], Work]]:
+    """What each button does, by its id."""
+    return {
+        action_id(Action.APPROVE): buttons.approve,
+        action_id(Action.REJECT): buttons.reject,
+        action_id(Action.CANCEL): buttons.cancel,
+        action_id(Action.ASK_AGAIN): buttons.ask_again,
+        action_id(Action.ROLL_BACK): buttons.roll_back,
+        action_id(Action.SYNC): buttons.sync,
+        action_id(Action.REVIEW): buttons.review,
+        action_id(Action.BLOCK): buttons.block,
+        TELL_ME: buttons.tell_me,
+        START: buttons.start_when_open,
+    }
 
-    @app.action(action_id(Action.SYNC))
-    async def sync(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
-        await listening.click(buttons.sync(body), ack=ack, respond=respond)
+
+def _on_click(listening: Listening, work: Callable[[Body], Work]) -> Callable[..., Awaitable[None]]:
+    async def listen(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
+        await listening.click(work(body), ack=ack, respond=respond)
+
+    return listen

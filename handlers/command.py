@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bot.core.errors import PromoteError, Refused
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.core.asking import Manner
+from bot.core.catalog import checked_version
+from bot.core.drafting import GatesClosed
+from bot.core.errors import Refused
 from bot.core.keeper import Keeper, Kept, Notices
 from bot.core.promoter import Promoter
-from bot.messages import answers, keeping
+from bot.messages import answers, gates, keeping, modals
+from bot.messages.mrkdwn import Message
 from handlers.grammar import (
     Block,
     Can,
@@ -26,6 +30,8 @@ from handlers.grammar import (
     meant,
     parse,
 )
+from handlers.listening import opened
+from handlers.telling import told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +41,9 @@ class Command:
     promoter: Promoter
     keeper: Keeper
     notices: Notices
+    client: AsyncWebClient
 
-    async def run(self, body: dict[str, Any]) -> str:
+    async def run(self, body: dict[str, Any]) -> str | Message | None:
         """Do what was typed; raises `Refused` with what to type instead."""
         user = str(body["user_id"])
         delivery = str(body.get("trigger_id") or "") or None
@@ -45,8 +52,10 @@ class Command:
                 return await self._question(question, user)
             case Verb() as verb:
                 return await self._verb(verb, user)
-            case Request() | Rollback() as wish:
+            case Request() as wish:
                 return await self._asked(wish, user, delivery)
+            case Rollback() as wish:
+                return await self._rolled_back(wish, user, delivery)
             case Can() | Diff() as wish:
                 return await self._foreseen(wish, user)
             case Check() as check:
@@ -54,19 +63,42 @@ class Command:
             case wish:
                 return await self._kept(wish, user)
 
-    async def _asked(self, wish: Request | Rollback, user: str, delivery: str | None) -> str:
-        if isinstance(wish, Request):
-            await self._require_no_verb(wish, user)
-        ask = self.promoter.request if isinstance(wish, Request) else self.promoter.roll_back
-        promotion = await ask(
+    async def _asked(self, wish: Request, user: str, delivery: str | None) -> str | None:
+        await self._require_no_verb(wish, user)
+        if wish.incident:
+            await self._break_glass(wish, wish.incident, user, delivery)
+            return None
+        promotion = await self.promoter.request(
             app=wish.app,
             environment=wish.environment,
             version=wish.version,
             reason=wish.reason,
             user=user,
             delivery=delivery,
+            manner=Manner(waits=wish.waits, replaces=wish.replaces),
         )
         return answers.asked(promotion, self.promoter.target_of(promotion).channel)
+
+    async def _rolled_back(self, wish: Rollback, user: str, delivery: str | None) -> str | Message:
+        try:
+            promotion = await self.promoter.roll_back(
+                app=wish.app,
+                environment=wish.environment,
+                version=wish.version,
+                reason=wish.reason,
+                user=user,
+                delivery=delivery,
+            )
+        except GatesClosed as closed:
+            return gates.closed(closed.draft, may_wait=False)
+        return answers.asked(promotion, self.promoter.target_of(promotion).channel)
+
+    async def _break_glass(self, wish: Request, incident: str, user: str, trigger: str | None) -> None:
+        """Nothing is asked for yet: a modal says what is left out, and has the app's name typed."""
+        target = await self.promoter.require_rescuer(app=wish.app, environment=wish.environment, user=user)
+        version = None if wish.version is None else checked_version(wish.version)
+        view = modals.emergency(target, version, incident=incident, reason=wish.reason)
+        await opened(self.client, trigger or "", view, otherwise="Type the command again.")
 
     async def _require_no_verb(self, wish: Request, user: str) -> None:
         """Raise `Refused` for an app that nobody knows, where its name is nearly a verb."""
@@ -97,9 +129,7 @@ class Command:
         return keeping.reported(done)
 
     async def _kept(self, wish: Keeping, user: str) -> str:
-        done = await self._keep(wish, user)
-        untold = await self._tell(done.channels, keeping.notice(done))
-        return "\n".join([keeping.answer(done), *([keeping.untold(untold)] if untold else [])])
+        return await told(await self._keep(wish, user), self.notices)
 
     async def _keep(self, wish: Keeping, user: str) -> Kept:
         match wish:
@@ -111,18 +141,6 @@ class Command:
                 return await self.keeper.block(wish.app, wish.version, user=user, reason=wish.reason)
             case Unblock():
                 return await self.keeper.unblock(wish.app, wish.version, user=user)
-
-    async def _tell(self, channels: Sequence[str], text: str) -> list[str]:
-        """Tell each channel once; returns those that could not be told, as what was done is done all the same."""
-        tellings = (self.notices.tell(channel, text) for channel in channels)
-        found = await asyncio.gather(*tellings, return_exceptions=True)
-        untold = []
-        for channel, error in zip(channels, found, strict=True):
-            if isinstance(error, PromoteError):
-                untold.append(channel)
-            elif error is not None:
-                raise error
-        return untold
 
     async def _question(self, question: Verb, user: str) -> str:
         promoter, text = self.promoter, question.text
@@ -154,4 +172,6 @@ class Command:
                 return answers.done(await promoter.withdraw(id, user=user))
             case "cancel":
                 return answers.done(await promoter.cancel(id, user=user, why=text))
+            case "review":
+                return answers.reviewed(await promoter.review(id, user=user, why=text))
         return answers.show(*await promoter.show(id))

@@ -6,18 +6,21 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from bot.core.board import Scope
 from bot.core.catalog import nearest
 from bot.core.errors import Refused
 
-ABOUT_ONE = ("show", "approve", "reject", "withdraw", "cancel")
+ABOUT_ONE = ("show", "approve", "reject", "withdraw", "cancel", "review")
 QUESTIONS = ("help", "status", "pending", "locks", "windows")
 VERBS = (*QUESTIONS, "rollback", *ABOUT_ONE, "lock", "unlock", "block", "unblock", "check", "can", "diff")
 ID = re.compile(r"P-[0-9A-HJKMNP-TV-Z]{10}", re.IGNORECASE | re.ASCII)
 INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff]")
 QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
 BECAUSE = re.compile(r"\s+because(?:\s+|$)", re.IGNORECASE)
+OPTION = re.compile(r"-+([a-z].*)", re.IGNORECASE)
+OPTIONS = ("--when-open", "--replace", "--emergency")
 NEARLY = 0.78
 """How alike a word and a verb are where the verb may be meant, by difflib's measure: “checkout” is no “check”."""
 TERMS = ("for", "until")
@@ -33,6 +36,12 @@ class Request:
     environment: str
     version: str | None = None
     reason: str | None = None
+    waits: bool = False
+    """Does it start when the gates open?"""
+    replaces: bool = False
+    """May it take the place of a request that nobody has approved?"""
+    incident: str | None = None
+    """What burns, where glass is to be broken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +127,14 @@ class Diff:
     version: str | None = None
 
 
+class Options(TypedDict):
+    """What the options of a request say."""
+
+    waits: bool
+    replaces: bool
+    incident: str | None
+
+
 Keeping = Lock | Unlock | Block | Unblock
 """What concerns everybody in the channels."""
 Wish = Request | Rollback | Verb | Keeping | Check | Can | Diff
@@ -143,6 +160,8 @@ def _about_one(name: str, words: list[str]) -> Verb:
     id = _word(words[0]) if words else ""
     if not ID.fullmatch(id):
         raise Refused(f"Which promotion? Type /promote {name} P-…, with the id that its card shows.")
+    if len(words) > 1 and words[1].lower() == "because":
+        del words[1]
     return Verb(name=name, id=id.upper(), text=" ".join(words[1:]) or None)
 
 
@@ -237,23 +256,24 @@ def _destination(text: str) -> tuple[str, str | None, str]:
 
 def _request(text: str) -> Request:
     head, reason = _reason(text)
-    words = _words(head) or [head]
+    words, manner = _options([_word(word) for word in head.split()])
+    words = [word for word in words if word.strip("-")]
+    if not words:
+        raise Refused(f"I do not understand {text}. {USAGE}")
     if len(words) > 1 and words[1].upper().startswith("P-"):
         raise Refused(f"I do not understand “{words[0]}”.{nearest(words[0].lower(), ABOUT_ONE)}")
     if len(words) >= 2 and words[-2].lower() == "to":
         del words[-2]
     if len(words) == 2:
-        return Request(app=words[0], environment=words[1], reason=reason)
+        return Request(app=words[0], environment=words[1], reason=reason, **manner)
     if len(words) == 3:
-        return Request(app=words[0], version=words[1], environment=words[2], reason=reason)
+        return Request(app=words[0], version=words[1], environment=words[2], reason=reason, **manner)
     if len(words) > 3:
         if verb := meant(*words[:2]):
             raise Refused(f"I do not understand “{words[0]}”. Did you mean “{verb}”? Type /promote help.")
         raise Refused(
             f"I do not understand “{words[3]}”: a version has no spaces, and a reason begins with because. {USAGE}"
         )
-    if not words[0].strip("“”\"'"):
-        raise Refused(f"I do not understand {text}. {USAGE}")
     if difflib.get_close_matches(words[0].lower(), VERBS, n=1):
         raise Refused(f"I do not understand “{words[0]}” alone.{nearest(words[0].lower(), VERBS)} {USAGE}")
     raise Refused(f"To which environment? Type /promote {words[0]} <environment>, or /promote help.")
@@ -266,9 +286,50 @@ def meant(*words: str) -> str | None:
     return next((match[0] for match in matches if match), None)
 
 
+def _options(words: list[str]) -> tuple[list[str], Options]:
+    """The other words, and what the options among them say; an option that nobody knows is refused."""
+    others: list[str] = []
+    found = Options(waits=False, replaces=False, incident=None)
+    left = iter(words)
+    for word in left:
+        match _option(word):
+            case None:
+                others.append(word)
+            case "--when-open":
+                found["waits"] = True
+            case "--replace":
+                found["replaces"] = True
+            case "--emergency":
+                found["incident"] = _incident(next(left, ""))
+            case unknown:
+                raise Refused(
+                    f"I do not understand “{unknown}”.{nearest(unknown, OPTIONS)} Nothing was done."
+                )
+    if found["incident"] and (found["waits"] or found["replaces"]):
+        raise Refused("An emergency waits for nothing and goes first: leave --when-open and --replace out.")
+    return others, found
+
+
+def _incident(word: str) -> str:
+    if not word.strip("-") or _option(word):
+        raise Refused(
+            "Which incident? Type /promote <app> [version] [to] <environment> --emergency INC-42 because …."
+        )
+    return word
+
+
+def _option(word: str) -> str | None:
+    """The option that a word is, with two dashes however many a phone has made of them; None for another word."""
+    found = OPTION.fullmatch(word)
+    return f"--{found[1].lower()}" if found else None
+
+
 def _words(head: str) -> list[str]:
-    """The words before the reason, without a dash that stands alone."""
-    return [word for word in map(_word, head.split()) if word.strip("-")]
+    """The words before the reason, without a dash that stands alone; raises `Refused` for an option."""
+    words = [word for word in map(_word, head.split()) if word.strip("-")]
+    if option := next(filter(None, map(_option, words)), None):
+        raise Refused(f"I do not understand “{option}” here: only a request has options. Nothing was done.")
+    return words
 
 
 def _word(word: str) -> str:

@@ -10,16 +10,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import structlog
+from aiohttp import ClientError
 from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.context.respond.async_respond import AsyncRespond
+from slack_sdk.errors import SlackClientError
+from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
-from bot.core.errors import PromoteError
-from bot.messages import answers
+from bot.core.drafting import GatesClosed
+from bot.core.errors import PromoteError, Refused
+from bot.messages import answers, gates, modals
+from bot.messages.mrkdwn import Block, Message
 
 ACK_WITHIN = 2.0
 """Seconds that a click may take before it is acknowledged anyway."""
@@ -29,16 +34,28 @@ CONFIRM_WITHIN = 2.5
 UNSURE = "I could not confirm in time that it was recorded. Look at the card; pressing again is safe."
 
 T = TypeVar("T")
+Work = Coroutine[Any, Any, str | Message | None]
+"""What a listener does; it returns what to say privately, if anything."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What to say privately, if anything, and whether that is a refusal."""
+    """What to say privately, if anything, and whether that is a refusal; in a modal, of which field."""
 
     text: str | None = None
     refused: bool = False
+    blocks: tuple[Block, ...] = ()
+    field: str | None = None
+
+
+class WrongField(Refused):
+    """What was typed into one field of a modal will not do."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.field = field
 
 
 class Background:
@@ -66,29 +83,28 @@ class Listening:
 
     background: Background
 
-    async def command(
-        self, work: Coroutine[Any, Any, str | None], *, ack: AsyncAck, respond: AsyncRespond
-    ) -> None:
+    async def command(self, work: Work, *, ack: AsyncAck, respond: AsyncRespond) -> None:
         """Acknowledge at once; answer when the work is done."""
         await ack()
         self.background.start(self._answer(self.background.start(outcome(work)), respond))
 
-    async def click(
-        self, work: Coroutine[Any, Any, str | None], *, ack: AsyncAck, respond: AsyncRespond
-    ) -> None:
+    async def click(self, work: Work, *, ack: AsyncAck, respond: AsyncRespond) -> None:
         """Record first, acknowledge then; never later than two seconds."""
         task = self.background.start(outcome(work))
         await asyncio.wait({task}, timeout=ACK_WITHIN)
         await ack()
         self.background.start(self._answer(task, respond))
 
-    async def submission(self, work: Coroutine[Any, Any, str | None], *, ack: AsyncAck, field: str) -> None:
-        """Acknowledge with the outcome: an error stands under `field`, inside the modal."""
+    async def submission(self, work: Work, *, ack: AsyncAck, field: str, title: str = "Done") -> None:
+        """Acknowledge with the outcome: an error stands under `field`, inside the modal; words take its place."""
         task = self.background.start(outcome(work))
         done, _ = await asyncio.wait({task}, timeout=CONFIRM_WITHIN)
         result = task.result() if done else Outcome(text=UNSURE, refused=True)
         if result.refused:
-            await ack(response_action="errors", errors={field: bare(result.text or UNSURE)})
+            errors = {result.field or field: bare(result.text or UNSURE)}
+            await ack(response_action="errors", errors=errors)
+        elif result.text:
+            await ack(response_action="update", view=modals.done(title, result.text))
         else:
             await ack()
 
@@ -98,7 +114,10 @@ class Listening:
             return
         try:
             response = await _webhook(respond).send(
-                text=result.text, response_type="ephemeral", replace_original=False
+                text=result.text,
+                blocks=list(result.blocks) or None,
+                response_type="ephemeral",
+                replace_original=False,
             )
         except Exception:
             log.exception("answer not delivered")
@@ -114,10 +133,22 @@ def _webhook(respond: AsyncRespond) -> AsyncWebhookClient:
     return webhook
 
 
-async def outcome(work: Coroutine[Any, Any, str | None]) -> Outcome:
+async def opened(client: AsyncWebClient, trigger: str, view: Block, *, otherwise: str) -> None:
+    """Open a modal; raises `Refused` where Slack, which gives three seconds for it, does not."""
+    try:
+        await client.views_open(trigger_id=trigger, view=view)
+    except (SlackClientError, ClientError, OSError) as error:
+        raise Refused(f"The window for it could not be opened. {otherwise}") from error
+
+
+async def outcome(work: Work) -> Outcome:
     """Run a listener's work; whatever it raises becomes words for the person."""
     try:
-        return Outcome(text=await work)
+        return _said(await work)
+    except GatesClosed as closed:
+        return replace(_said(gates.closed(closed.draft)), refused=True)
+    except WrongField as wrong:
+        return Outcome(text=answers.refusal(wrong), refused=True, field=wrong.field)
     except PromoteError as error:
         return Outcome(text=answers.refusal(error), refused=True)
     except Exception:
@@ -126,7 +157,14 @@ async def outcome(work: Coroutine[Any, Any, str | None]) -> Outcome:
         return Outcome(text=answers.broken(reference), refused=True)
 
 
+def _said(words: str | Message | None) -> Outcome:
+    return (
+        Outcome(text=words.text, blocks=words.blocks) if isinstance(words, Message) else Outcome(text=words)
+    )
+
+
 def bare(text: str) -> str:
-    """The text for a place where Slack formats nothing: without emoji names and escapes."""
+    """The text for a place where Slack formats nothing: without emoji names, escapes and what keeps it plain."""
     stripped = text.partition(": ")[2] if text.startswith(":") else text
+    stripped = stripped.replace("\u200b", "")
     return stripped.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

@@ -222,8 +222,12 @@ async def test_only_a_few_ready_pods_are_asked(door: Door) -> None:
 
 @pytest.mark.parametrize(
     ("found", "target"),
-    [(running(), TARGET), (running("Progressing"), PINNED), (running(sync="OutOfSync"), PINNED)],
-    ids=["no digest", "not healthy", "not synced"],
+    [
+        (running(), replace(TARGET, is_tag_only=True)),
+        (running("Progressing"), PINNED),
+        (running(sync="OutOfSync"), PINNED),
+    ],
+    ids=["tag only", "not healthy", "not synced"],
 )
 async def test_pods_are_not_asked_before_it_matters(door: Door, found: dict[str, Any], target: Any) -> None:
     """Each question goes through Argo CD to the cluster."""

@@ -69,6 +69,17 @@ UNDERSTOOD = {
     "manual-app prod because of the “sale” – really": because("of the “sale” – really"),
     "manual-app prod because": TO_PROD,
     "manual-app prod because   ": TO_PROD,
+    # options
+    "manual-app prod --when-open": replace(TO_PROD, waits=True),
+    "manual-app 15 to prod --replace": replace(FIFTEEN, replaces=True),
+    "--replace --when-open manual-app prod": replace(TO_PROD, waits=True, replaces=True),
+    "manual-app prod —when-open": replace(TO_PROD, waits=True),
+    "manual-app prod –When-Open — because it can wait": replace(because("it can wait"), waits=True),
+    "manual-app 15 to prod --emergency INC-42 because it burns": replace(
+        because("it burns", version="15"), incident="INC-42"
+    ),
+    "manual-app --emergency “INC-42” prod": replace(TO_PROD, incident="INC-42"),
+    "manual-app prod because of --force": because("of --force"),
     # rollbacks
     "rollback manual-app prod": BACK,
     "ROLLBACK manual-app prod": BACK,
@@ -101,6 +112,10 @@ UNDERSTOOD = {
     f"withdraw {ID}": Verb(name="withdraw", id=ID),
     f"reject {ID} wrong branch": Verb(name="reject", id=ID, text="wrong branch"),
     f"reject {ID}": Verb(name="reject", id=ID),
+    f"reject {ID} because wrong branch": Verb(name="reject", id=ID, text="wrong branch"),
+    f"review {ID}": Verb(name="review", id=ID),
+    f"Review {ID.lower()} because the fix was right": Verb(name="review", id=ID, text="the fix was right"),
+    f"review {ID} because": Verb(name="review", id=ID),
     f"cancel {ID}": Verb(name="cancel", id=ID),
     f"cancel {ID} not today": Verb(name="cancel", id=ID, text="not today"),
     "locks": Verb(name="locks"),
@@ -154,7 +169,7 @@ REFUSED = {
     "HLEP": "Did you mean “help”?",
     f"aprove {ID}": "Did you mean “approve”?",
     f"rejekt {ID.lower()} no": "Did you mean “reject”?",
-    f"frobnicate {ID}": "There is: show, approve, reject, withdraw, cancel.",
+    f"frobnicate {ID}": "There is: show, approve, reject, withdraw, cancel, review.",
     "approve": "Type /promote approve P-…",
     "approve 15": "Type /promote approve P-…",
     "approve P-7F3KQ0V9X": "Type /promote approve P-…",
@@ -164,6 +179,20 @@ REFUSED = {
     "manual-app 15 to prod fixes INC-42": "a reason begins with because",
     "manual-app 1 5 prod now": "a version has no spaces",
     "manual-app 15 prod --dry-run": "I do not understand “--dry-run”",
+    "manual-app 15 prod --when-opne": "I do not understand “--when-opne”. Did you mean “--when-open”?",
+    "manual-app 15 prod -replcae because x": "Did you mean “--replace”?",
+    "manual-app 15 prod —yolo INC-42": "There is: --when-open, --replace, --emergency. Nothing was done.",
+    "--force manual-app 15 prod": "I do not understand “--force”.",
+    "--when-open": "I do not understand --when-open",
+    "manual-app prod --emergency": "Which incident?",
+    "manual-app prod --emergency because it burns": "Which incident?",
+    "manual-app prod --emergency --replace": "Which incident?",
+    "manual-app prod --emergency INC-42 --when-open": "An emergency waits for nothing and goes first",
+    "manual-app prod --replace --emergency INC-42": "An emergency waits for nothing and goes first",
+    "rollback manual-app prod --when-open": "“--when-open” here: only a request has options",
+    "lock prod --force because x": "“--force” here: only a request has options",
+    "can manual-app prod --emergency INC-42": "“--emergency” here: only a request has options",
+    f"review {ID[:-1]}": "Type /promote review P-…",
     "“”": "I do not understand",
     "rollback": "Type /promote rollback <app> <environment> [to <version>]",
     "rollback manual-app": "Type /promote rollback <app> <environment> [to <version>]",
@@ -249,6 +278,22 @@ def test_another_word_is_no_verb(word: str) -> None:
     assert meant(word, "prod") is None
 
 
+@given(
+    st.from_regex(r"[a-z][a-z-]{0,12}", fullmatch=True).filter(
+        lambda word: word not in ("when-open", "replace", "emergency")
+    ),
+    st.sampled_from(["--", "-", "—", "–", "----"]),
+    st.integers(0, 4),
+)
+def test_an_option_that_nobody_knows_does_nothing(name: str, dash: str, place: int) -> None:
+    """Wherever it stands before the reason, and whatever a phone makes of its dashes, it is refused by name."""
+    words = "manual-app 15 to prod".split()
+    words.insert(place, f"{dash}{name}")
+    with pytest.raises(Refused) as refused:
+        parse(" ".join([*words, "because x"]))
+    assert f"“--{name}”" in str(refused.value)
+
+
 def _parsed(sentence: str) -> Wish | None:
     try:
         return parse(sentence)
@@ -273,6 +318,9 @@ words = st.sampled_from(
         "in",
         "pass",
         "because",
+        "--when-open",
+        "--emergency",
+        "INC-42",
         "“",
         "”",
         "'",
@@ -298,6 +346,8 @@ def test_anything_typed_is_understood_or_refused(sentence: str) -> None:
         assert wish.environment
         assert len(" ".join(filter(None, (wish.app, wish.version, wish.environment))).split()) in (2, 3)
         assert wish.reason is None or wish.reason.strip() == wish.reason != ""
+        assert not (wish.incident and (wish.waits or wish.replaces))
+        assert not any(each.startswith("--") for each in (wish.app, wish.version or "", wish.environment))
     if isinstance(wish, Rollback):
         assert wish.app
         assert wish.environment

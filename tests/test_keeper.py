@@ -149,8 +149,8 @@ class World:
 
     async def type(self, text: str, user: str = DANA.id) -> str:
         """The private answer to `/promote …`."""
-        promoter: Any = cast(Any, None)  # none of these words is for it
-        command = Command(promoter=promoter, keeper=self.keeper, notices=self.channels)
+        nothing: Any = cast(Any, None)  # none of these words is for it
+        command = Command(promoter=nothing, keeper=self.keeper, notices=self.channels, client=nothing)
         return await command.run({"user_id": user, "text": text, "trigger_id": "1.2.3"})
 
 

@@ -22,6 +22,7 @@ from bot.core.policy import ApprovalRule, Gate, Policy
 from bot.core.ports import Hours, Plan
 from bot.core.promotion import LineChange
 from bot.messages import keeping
+from bot.messages.evidence import MOST_IN_DIFF
 
 HOUR = timedelta(hours=1)
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -233,6 +234,6 @@ def test_nothing_from_outside_acts_in_a_text(says: str, name: str, version: str)
 def test_many_commits_are_counted_and_the_newest_shown(count: int) -> None:
     """Ten lines are enough to know what comes; how many there are is always told."""
     text = keeping.diff(draft(dossier=Dossier(source=commits(count))))
-    assert text.count("\n• ") == min(count, keeping.MOST_COMMITS)
+    assert text.count("\n• ") == min(count, MOST_IN_DIFF)
     assert (f"|{count}>" in text) is (count > 0)
-    assert (f"the newest {keeping.MOST_COMMITS}" in text) is (count > keeping.MOST_COMMITS)
+    assert (f"the newest {MOST_IN_DIFF}" in text) is (count > MOST_IN_DIFF)

@@ -23,22 +23,38 @@ from builders import (
     target,
 )
 from endings import ENDINGS, WAITING
+from evidence import BACK, DRAFTS, EVERYTHING, FULL, HELD, SHOWN, STRICT, found
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bot.core.catalog import Application, Target
+from bot.core.dossier import Commit, Commits, Dossier
 from bot.core.errors import Failed, PromoteError, Refused, TargetBusy, Unavailable
 from bot.core.outcome import Outcome
 from bot.core.people import Action
 from bot.core.policy import ApprovalRule, Policy
 from bot.core.ports import Card
 from bot.core.promoter import Place
-from bot.core.promotion import Event, LineChange, Phase, Promotion, Signer
+from bot.core.promotion import Event, LineChange, Phase, Promotion, Signer, Way
 from bot.core.rollout import ApplicationFacts, Look, Pod, Progress, ResourceResult, Stage, Workloads
 from bot.messages import answers, modals
+from bot.messages.advice import blamed
 from bot.messages.card import action_id, card, headline
+from bot.messages.evidence import in_full
+from bot.messages.gates import START, TELL_ME, closed
 from bot.messages.headlines import EMOJI, HEADLINE
-from bot.messages.mrkdwn import Message, code, cut, escape, fenced, link, listed, mention, plain
+from bot.messages.mrkdwn import (
+    Message,
+    code,
+    cut,
+    escape,
+    fenced,
+    link,
+    listed,
+    mention,
+    plain,
+    without_hidden,
+)
 from bot.messages.thread import recovery, story
 from bot.playground.slack import blocks as block_kit
 
@@ -109,6 +125,7 @@ CARDS: dict[str, tuple[Target, Promotion, Look]] = {
     ),
     **WAITING,
     **ENDINGS,
+    **SHOWN,
 }
 
 EVENTS = tuple(
@@ -250,11 +267,32 @@ def test_the_thread_tells_the_story_as_it_was_agreed() -> None:
     same_as_golden("thread.txt", "\n".join(lines) + "\n")
 
 
-def test_the_modal_looks_as_it_was_agreed() -> None:
-    """Reject asks for a reason, and says about what."""
-    same_as_golden(
-        "modal_reject.json", json.dumps(modals.reject(requested()), indent=2, ensure_ascii=False) + "\n"
-    )
+MODALS = {
+    "reject": modals.reject(requested()),
+    "emergency": modals.emergency(STRICT, "15", incident="INC-42", reason="checkout is down"),
+    "done": modals.done("Emergency recorded", answers.asked(requested(), "C0DEPLOYS")),
+}
+
+
+@pytest.mark.parametrize("name", MODALS)
+def test_the_modal_looks_as_it_was_agreed(name: str) -> None:
+    """Reject asks for a reason, an emergency for what burns and the app's name; each says about what."""
+    text = json.dumps(MODALS[name], indent=2, ensure_ascii=False) + "\n"
+    same_as_golden(f"modal_{name}.json", text)
+
+
+@pytest.mark.parametrize("name", DRAFTS)
+def test_closed_gates_look_as_it_was_agreed(name: str) -> None:
+    """The private answer to who asked too early: every gate, and what may be pressed."""
+    same_as_golden(f"gates_{name.replace(' ', '_')}.json", as_json(closed(DRAFTS[name])))
+
+
+def test_the_thread_begins_with_what_the_card_has_no_room_for() -> None:
+    """With the request comes the whole list, once; where the card shows everything there is none."""
+    events = [EVENTS[0], EVENTS[1]]
+    same_as_golden("thread_evidence.txt", story(requested(), events, FULL) + "\n")
+    assert story(requested(), events, BACK) == story(requested(), events)
+    assert story(requested(), EVENTS[1:], FULL) == story(requested(), EVENTS[1:])
 
 
 def test_the_answers_read_as_it_was_agreed() -> None:
@@ -273,11 +311,132 @@ def test_slack_accepts_every_card(name: str) -> None:
     assert all(f"{promotion.id}:{promotion.edition}:" in block["block_id"] for block in message.blocks)
 
 
-def test_slack_accepts_the_modal() -> None:
-    """The reject modal keeps Slack's limits and knows its promotion by the id alone."""
-    view = modals.reject(requested())
+@pytest.mark.parametrize("name", MODALS)
+def test_slack_accepts_the_modal(name: str) -> None:
+    """Each modal keeps Slack's limits, and knows what it is about by names alone."""
+    view = MODALS[name]
     assert block_kit.view_problems(view, home=False) == []
-    assert view["private_metadata"] == ID
+    known = {"reject": ID, "emergency": "manual-app prod 15"}
+    assert view.get("private_metadata") == known.get(name)
+
+
+@pytest.mark.parametrize("name", DRAFTS)
+def test_slack_accepts_the_answer_of_the_gates(name: str) -> None:
+    """It keeps Slack's limits, has a text beside its blocks, and its buttons hold names and nothing else."""
+    message = closed(DRAFTS[name])
+    assert block_kit.problems(list(message.blocks), block_kit.MESSAGE) == []
+    for answer in DRAFTS[name].answers.each:
+        assert plain(answer.says) in message.text
+    assert {button["value"] for button in buttons(message)} == {"manual-app prod 15"}
+
+
+def test_only_what_can_open_can_be_waited_for() -> None:
+    """Another build, or a version out of order, never passes: nobody is offered to start it when it does."""
+    offered = {
+        name: [button["action_id"] for button in buttons(closed(draft))] for name, draft in DRAFTS.items()
+    }
+    assert offered == {"may open": [START, TELL_ME], "never for this build": [TELL_ME]}
+    assert buttons(closed(DRAFTS["may open"], may_wait=False)) == []
+
+
+def test_what_stands_in_the_way_stands_first() -> None:
+    """On a phone the reason is seen without scrolling, with when it opens; all gates are there."""
+    lines = closed(DRAFTS["may open"]).text.splitlines()[1:]
+    signs = [line.split()[0] for line in lines]
+    ahead, waits, unknown, passed = (
+        ":no_entry:",
+        ":hourglass_flowing_sand:",
+        ":grey_question:",
+        ":white_check_mark:",
+    )
+    assert signs == [ahead, waits, waits, unknown, *[passed] * 4]
+    assert len(lines) == len(DRAFTS["may open"].answers.each)
+    assert "(opens <!date^" in lines[1]
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_an_emergency_says_so_until_the_end_and_after_it(phase: Phase) -> None:
+    """In every headline, with the incident and what it goes without; it can be reviewed once it is committed."""
+    promotion = in_phase(phase, STRICT, way=Way.EMERGENCY, incident="INC-42")
+    message = card(STRICT, promotion, EMPTY)
+    assert headline(STRICT, promotion, EMPTY).partition(" ")[2].startswith("EMERGENCY · ")
+    assert "*INC-42*: an emergency, without soak time, windows, approvals." in "\n".join(
+        texts(message.blocks)
+    )
+    may_be_reviewed = action_id(Action.REVIEW) in [each["action_id"] for each in buttons(message)]
+    assert may_be_reviewed is (promotion.revision is not None)
+    reviewed = replace(promotion, reviewed_by=AMY.id)
+    assert action_id(Action.REVIEW) not in [
+        each["action_id"] for each in buttons(card(STRICT, reviewed, EMPTY))
+    ]
+
+
+def test_what_it_brings_stands_on_the_card_while_it_can_be_stopped() -> None:
+    """Who decides sees commits, proof and what comes along; after the commit the card is about the rollout."""
+    for phase in Phase:
+        shown = as_json(card(STRICT, in_phase(phase, STRICT), found(FULL)))
+        assert ("7 commits" in shown) is phase.holds
+        assert ("@S0SUPPORT" in shown.replace("!subteam^", "@")) is phase.holds
+
+
+def test_the_card_stays_short() -> None:
+    """Everything that is known of it takes at most a dozen lines more than nothing does, on a wide screen."""
+    target_, promotion, look = EVERYTHING
+    bare = card(target_, replace(promotion, waits=None), EMPTY)
+    lines = [
+        len("\n".join(texts(message.blocks)).splitlines())
+        for message in (card(target_, promotion, look), bare)
+    ]
+    assert lines[0] - lines[1] <= 12
+
+
+def test_what_is_live_already_is_no_part_of_what_is_approved() -> None:
+    """Where an approval does not count for other commits, they stand there with a warning."""
+    bound, loose = (
+        "\n".join(texts(card(*SHOWN[name]).blocks))
+        for name in ("requested, with everything", "requested, with what is live already")
+    )
+    assert "\n*Also goes live with it*: 2 commits" in bound
+    assert ":warning: *Beside it* 2 commits" in loose
+    assert "live already, or live with any sync, approved or not" in loose
+
+
+def test_who_goes_back_is_told_so() -> None:
+    """A version whose commits are the older ones is a rollback, however it was asked for."""
+    assert headline(PROD, requested(), found(BACK)).startswith(":hourglass_flowing_sand: ROLLBACK · ")
+    assert headline(PROD, requested(), found(FULL)) == headline(PROD, requested(), EMPTY)
+
+
+def test_an_approved_promotion_that_waits_can_be_cancelled() -> None:
+    """As long as its gates are closed, and its commit was never begun."""
+    waiting = in_phase(Phase.APPROVED, STRICT, waits=True)
+    begun = replace(waiting, base="b" * 40)
+    found_ = [
+        [each["action_id"] for each in buttons(card(STRICT, promotion, look))]
+        for promotion, look in ((waiting, HELD), (waiting, EMPTY), (begun, HELD))
+    ]
+    assert found_ == [[action_id(Action.CANCEL)], [], []]
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_version_is_blamed_where_it_may_be_at_fault(outcome: Outcome) -> None:
+    """Its pods or its manifests failed; a window, a token or a name in promote.yaml are not its fault."""
+    failed = replace(in_phase(Phase.FAILED), outcome=outcome, ending="it broke")
+    may_be = outcome in (Outcome.DEGRADED, Outcome.SYNC_FAILED, Outcome.TIMED_OUT)
+    assert blamed(failed) == (("15", "failed: it broke") if may_be else None)
+    labels = [each["text"]["text"] for each in buttons(card(PROD, failed, EMPTY))]
+    assert ("Mark 15 bad" in labels) is may_be
+    recovered = [each["text"]["text"] for each in buttons(card(PROD, failed, Look(recovered="it runs")))]
+    assert "Mark 15 bad" not in recovered
+
+
+def test_a_rollback_blames_what_it_took_away() -> None:
+    """Once it is committed and over; what was called off, or lost, says nothing about a version."""
+    back = {"version": "14", "old_version": "15", "rollback_of": "P-0000000000"}
+    assert blamed(in_phase(Phase.LIVE, **back)) == ("15", f"rolled back by {ID}")
+    for phase in (Phase.REQUESTED, Phase.COMMITTED, Phase.CANCELLED, Phase.STALE):
+        assert blamed(in_phase(phase, **back)) is None
+    assert blamed(replace(in_phase(Phase.LIVE, **back), outcome=Outcome.LOST)) is None
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -489,6 +648,7 @@ def test_nothing_from_outside_acts_in_an_answer(says: str, version: str) -> None
         story(replace(in_phase(Phase.FAILED), outcome=Outcome.DEGRADED), events),
         recovery(says),
         *texts(modals.reject(promotion)),
+        *texts(modals.emergency(PROD, None, incident=says, reason=says)["blocks"][:1]),
     ]:
         assert_harmless(text)
         assert text.strip()
@@ -503,8 +663,8 @@ def test_plain_words_stay_in_their_line(text: str, limit: int) -> None:
     assert not re.search(r"[<>]|&(?!(amp|lt|gt);)", shown)
     assert len(shown) <= limit
     assert shown == whole or (shown.endswith("…") and whole.startswith(shown[:-1]))
-    bare = whole.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    assert re.sub(r"([*_~`])\u200b", r"\1", bare) == re.sub(r"([*_~`])\u200b", r"\1", " ".join(text.split()))
+    bare = whole.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").replace("\u200b", "")
+    assert bare == without_hidden(text)
 
 
 @given(st.text(), st.integers(1, 200))
@@ -599,7 +759,20 @@ def test_a_card_with_everything_at_its_longest_is_accepted() -> None:
         ),
         waits_for="&" * 900,
     )
-    for phase in (Phase.REQUESTED, Phase.COMMITTED, Phase.LIVE, Phase.FAILED):
+    much = Commit(revision="f" * 40, subject="&" * 900, author="<" * 900)
+    many_commits = Commits(count=10**6, newest=(much,) * 250, link="https://git.example.com/" + "x" * 2000)
+    dossier = Dossier(
+        source=many_commits,
+        watched=many_commits,
+        differences=("&" * 500,) * 900,
+        soaked=timedelta(days=900),
+        checks=("&" * 500,) * 99,
+        proof="<" * 500,
+    )
+    assert len(in_full(dossier)) <= 3500
+    look = replace(look, dossier=dossier, held_by="&" * 5000)
+    promotion = replace(promotion, way=Way.EMERGENCY, incident="<" * 500, digest="sha256:" + "0" * 64)
+    for phase in (Phase.REQUESTED, Phase.APPROVED, Phase.COMMITTED, Phase.LIVE, Phase.FAILED):
         shown = replace(promotion, phase=phase, revision="c" * 40, ending="&" * 5000)
         message = card(where, shown, look)
         assert block_kit.problems(list(message.blocks), block_kit.MESSAGE) == []

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,10 +25,10 @@ from world import AMY, BEN, CHANNEL, DANA, GROUP, ROLLOUT, World, wait_until, wo
 
 from bot.core.advance import Engine
 from bot.core.errors import Unavailable
-from bot.core.people import Person
+from bot.core.ports import Change
 from bot.core.promotion import Event, Phase
 from bot.integrations import embedded
-from bot.integrations.slack import SlackDirectory
+from bot.integrations.redis_address import Client
 from bot.integrations.store import RedisStore, connect
 from bot.messages.thread import story
 from bot.playground.slack.faults import Call
@@ -231,7 +231,7 @@ async def test_without_slack_nobody_can_be_asked_about_an_approval(
     await timetable.rest()
     promotion = await world.find(id)
     assert (promotion.phase, len(world.commits())) == (ends, int(ends is Phase.LIVE))
-    assert (ends is Phase.EXPIRED) == ("within 30 minutes of its approval" in await world.thread(id))
+    assert (ends is Phase.EXPIRED) == ("within 30 min of its approval" in await world.thread(id))
     assert len(cards_of(world, id)) == 1
     await require_the_whole_story(world, id)
 
@@ -472,18 +472,17 @@ async def working(world: World) -> AsyncIterator[None]:
         await running
 
 
-class Muting(SlackDirectory):
-    """Slack tells who somebody is; at this very moment the store goes mute."""
+class Muting(RedisStore):
+    """It goes mute at the very moment when something is to be saved."""
 
-    def __init__(self, client: Any, mute: Callable[[], Any]) -> None:
+    def __init__(self, client: Client, mute: Callable[[], Any]) -> None:
         super().__init__(client)
         self._mute = mute
 
-    async def person(self, user: str) -> Person:
-        """Ask, then let the store go mute."""
-        found = await super().person(user)
+    async def save(self, changes: Sequence[Change], *, holds: bool) -> None:
+        """Nobody hears whether it is."""
         self._mute()
-        return found
+        await super().save(changes, holds=holds)
 
 
 async def test_a_mute_store_is_told_truly_and_the_worker_goes_on(
@@ -505,8 +504,10 @@ async def test_a_mute_store_is_told_truly_and_the_worker_goes_on(
             assert "it did not answer in time. Nothing was recorded; try again in a moment." in told
             assert (await world.find(id)).approvals == ()
         with contextlib.ExitStack() as muted:
-            directory = Muting(world.client, lambda: muted.enter_context(own_store.mute()))
-            async with world.hearing(world.new_promoter(store=quick, directory=directory)):
+            muting = Muting(
+                connect(own_store.url, quick=True), lambda: muted.enter_context(own_store.mute())
+            )
+            async with world.hearing(world.new_promoter(store=muting)):
                 began = time.monotonic()
                 await world.slack.click(AMY, CHANNEL, card.ts, "promotion_approve")
                 told = await world.answer(AMY, number=2)
@@ -518,6 +519,7 @@ async def test_a_mute_store_is_told_truly_and_the_worker_goes_on(
     assert len((await world.find(id)).approvals) == 1
     assert len(world.commits()) == 1
     await quick.aclose()
+    await muting.aclose()
 
 
 async def test_a_bot_whose_store_is_mute_is_alive_and_not_ready(tmp_path: Path) -> None:
@@ -539,7 +541,7 @@ async def test_a_bot_whose_store_is_mute_is_alive_and_not_ready(tmp_path: Path) 
             await wait_until(lambda: workshop.slack.ephemerals(WORKSHOP_DANA), "the person is told")
             assert time.monotonic() - began < SLACK_WAITS
         told = workshop.slack.ephemerals(WORKSHOP_DANA)[0].text
-        assert "I could not confirm that it was recorded" in told
+        assert "it did not answer in time. Nothing was recorded; try again in a moment." in told
         assert await status(workshop, "/readyz") == (200, "ready")
         await workshop.slack.command(WORKSHOP_DANA, WORKSHOP_CHANNEL, "manual-app 15 dev")
         await wait_until(lambda: workshop.slack.messages(WORKSHOP_CHANNEL), "it works again")

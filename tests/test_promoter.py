@@ -138,7 +138,8 @@ async def test_a_held_target_is_refused_with_its_holder(world: World) -> None:
     card = await world.store.card(id)
     assert str(busy.value) == (
         f"manual-app in prod is held by {id}, asked for by Dana Ortiz: it waits for approval. "
-        f"Wait for it, or have it cancelled: /promote cancel {id}"
+        f"Wait for it, have it cancelled (/promote cancel {id}), or, as long as nobody has approved it, "
+        "take its place with --replace."
     )
     assert busy.value.link == card.link
     assert busy.value.link
@@ -252,7 +253,8 @@ async def test_cancelling_is_too_late_once_the_commit_is_under_way(world: World)
 async def test_the_sole_approver_cannot_ask(tmp_path: Path, redis_url: str) -> None:
     """A request that nobody could approve is refused when it is made, not after four hours."""
     async with world_in(tmp_path, redis_url, prod_rules=[{"users": [AMY], "min": 1}]) as world:
-        with pytest.raises(Refused, match="Nobody could approve this: prod needs 1 of 1 named approvers"):
+        says = rf"Nobody could approve this: prod needs 1 of {AMY} \(rule 1\), and 0 of them could: "
+        with pytest.raises(Refused, match=says):
             await world.request(user=AMY)
         assert await nothing_recorded(world)
         await world.request(user=DANA)

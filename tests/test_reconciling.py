@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from world import AMY, DANA, World, push, world_in
+from world import AMY, DANA, NOON, World, push, world_in
 
+from bot.core.asking import Manner
 from bot.core.catalog import UNKNOWN
 from bot.core.errors import Refused
-from bot.core.ports import Change
-from bot.core.promotion import Phase, PromotionId
-from bot.core.reconciling import LOOK_BACK, Reconciling
+from bot.core.ports import Change, Written
+from bot.core.promotion import Phase, PromotionId, Terms, Way
+from bot.core.reconciling import LOOK_BACK, Reconciling, terms_of
 from bot.git_access import COMMITTER
 from bot.playground import repository as sample
 
@@ -53,17 +54,24 @@ async def test_a_lost_promotion_goes_on_from_its_commit(world: World) -> None:
     assert len(world.commits(id)) == 1
 
 
-@pytest.mark.parametrize("reason", [None, "fixes INC-42"])
-async def test_the_reason_is_remembered_where_there_was_one(world: World, reason: str | None) -> None:
-    """The trailer says “unknown” where nobody said why; that is no reason."""
+@pytest.mark.parametrize(("reason", "is_proved"), [(None, False), ("fixes INC-42", True)])
+async def test_reason_and_digest_are_remembered_where_there_were_any(
+    world: World, reason: str | None, is_proved: bool
+) -> None:
+    """The trailer says “unknown” where nobody said why, or knew which build; that is no reason, and no digest."""
+    if not is_proved:
+        app = {"image": "ghcr.io/acme/manual-app", "same_image": "tag-only"}
+        world.parts = replace(world.parts, catalog=world.configure(apps={"manual-app": app}))
+        world.engine = world.new_engine()
     id = await world.request(reason=reason)
     await world.advance(id)
     await world.promoter.approve(id, user=AMY)
-    await world.advance_until(id, Phase.COMMITTED)
+    before = await world.advance_until(id, Phase.COMMITTED)
+    assert (before.digest != UNKNOWN) == is_proved
     await lose_everything(world)
     await reconciling(world).reconcile()
     promotion = await world.find(id)
-    assert (promotion.reason, promotion.digest) == (reason, UNKNOWN)
+    assert (promotion.reason, promotion.digest) == (reason, before.digest)
 
 
 async def test_what_nobody_knows_any_more_is_asked_for_again(world: World) -> None:
@@ -219,3 +227,46 @@ async def test_a_date_that_no_calendar_knows_stops_nobody(world: World, date: st
     await lose_everything(world)
     [sentence] = await reconciling(world).reconcile()
     assert sentence.startswith(f"{id} was lost")
+
+
+async def test_by_which_way_it_came_to_its_commit_is_remembered(world: World) -> None:
+    """Glass that was broken has to be looked at, whatever the store has lost; and the incident is known."""
+    prod = {
+        "approvals": {"rules": [{"users": [AMY], "min": 1}]},
+        "emergency": {"who": [DANA], "skips": ["quorum"]},
+    }
+    catalog = world.configure(policies={"prod": prod})
+    world.parts = replace(world.parts, catalog=catalog)
+    world.engine = world.new_engine()
+    asked = await world.moving(
+        world.promoter.request(
+            app="manual-app",
+            environment="prod",
+            version=None,
+            reason="checkout is down",
+            user=DANA,
+            manner=Manner(incident="INC-99"),
+        )
+    )
+    await world.advance_until(asked.id, Phase.COMMITTED)
+    await lose_everything(world)
+    await reconciling(world).reconcile()
+    promotion = await world.find(asked.id)
+    assert (promotion.way, promotion.incident) == (Way.EMERGENCY, "INC-99")
+    assert promotion.needs_review
+
+
+@pytest.mark.parametrize(
+    ("trailers", "terms"),
+    [
+        ({}, Terms()),
+        ({"Way": "at once"}, Terms(way=Way.AT_ONCE)),
+        ({"Way": "emergency"}, Terms()),
+        ({"Break-Glass": "true", "Incident": "unknown"}, Terms(way=Way.EMERGENCY)),
+        ({"Incident": "INC-99"}, Terms()),
+    ],
+)
+def test_a_way_is_what_its_trailers_say(trailers: dict[str, str], terms: Terms) -> None:
+    """A rollback that nobody had to approve, an emergency, and the ordinary way of all older commits."""
+    written = Written(revision="a" * 40, at=NOON, trailers=tuple(trailers.items()))
+    assert terms_of(written) == terms

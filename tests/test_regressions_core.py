@@ -270,7 +270,11 @@ async def test_a_changed_record_with_a_hash_to_match_is_refused(world: World) ->
 
     def forged(promotion: Promotion) -> Promotion:
         hashed = world.target().content_hash(
-            old_version=promotion.old_version, version="13", digest="unknown", changes=promotion.changes
+            old_version=promotion.old_version,
+            version="13",
+            digest=promotion.digest,
+            changes=promotion.changes,
+            dossier=promotion.dossier,
         )
         return replace(promotion, version="13", content_hash=hashed)
 

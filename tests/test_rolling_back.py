@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_rollback import back, history
 from world import AMY, BEN, CHANNEL, DANA, GUS, MEL, OLGA, VERSIONS, World, push, world_in
 
-from bot.core import promoter
+from bot.core import asking
 from bot.core.errors import Refused, TargetBusy
 from bot.core.ports import Change
 from bot.core.promotion import Phase, Promotion, PromotionId
@@ -629,7 +629,7 @@ async def test_a_history_that_is_longer_than_it_is_read_is_told_as_it_is(
     """Of the newest commits alone nobody knows what was there before: it is asked for, and not guessed."""
     await brought(world, "17", "18")
     await world.rest((await roll_back(world, "dev")).id)
-    monkeypatch.setattr(promoter, "MOST_COMMITS", 1)
+    monkeypatch.setattr(asking, "MOST_COMMITS", 1)
     with pytest.raises(Refused, match=r"before 17\. Say which one: /promote rollback manual-app dev to"):
         await default(world)
     assert (await roll_back(world, "dev", version="18")).version == "18"

@@ -192,17 +192,20 @@ async def test_the_digest_of_the_environment_before_is_the_registrys(shop: Shop,
         await world.request()
 
 
-async def test_where_no_registry_is_configured_none_is_asked(shop: Shop) -> None:
-    """Everything is as it was: no digest, no question."""
+@pytest.mark.parametrize("is_tag_only", [False, True])
+async def test_where_no_registry_is_configured_none_is_asked(shop: Shop, is_tag_only: bool) -> None:
+    """What the pods of stage report is the build then; where the app says so, the tag alone is compared."""
     world = shop.world
-    world.parts = replace(world.parts, catalog=world.configure())
+    app = {"image": IMAGE} | ({"same_image": "tag-only"} if is_tag_only else {})
+    world.parts = replace(world.parts, catalog=world.configure(apps={"manual-app": app}))
     world.engine = world.new_engine()
     id = await world.request()
     await world.advance(id)
-    assert "*Digest*" not in await shop.shown()
+    assert ("*Digest*" in await shop.shown()) != is_tag_only
     await world.promoter.approve(id, user=AMY)
     promotion = await world.advance_until(id, Phase.LIVE)
-    assert promotion.digest == "unknown"
+    assert promotion.digest == ("unknown" if is_tag_only else PLATFORM)
+    assert ("3 of 3 proved by the digest" in (promotion.ending or "")) != is_tag_only
     assert shop.internet.asked == []
 
 

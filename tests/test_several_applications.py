@@ -569,8 +569,8 @@ async def test_the_one_right_is_enough_for_a_whole_promotion(tmp_path: Path, red
         await asyncio.wait([listening])
         assert world.answers.keys() == {"2xx"}
         assert {request.method for request in world.argocd.requests} == {"GET"}
-        looks = {"application", "refresh", "managed-resources", "resource-tree", "syncwindows", "stream"}
-        assert world.calls == looks
+        looks = {"application", "refresh", "managed-resources", "resource-tree", "resource", "syncwindows"}
+        assert world.calls == looks | {"stream"}
 
 
 @pytest.mark.parametrize("is_granted", [True, False], ids=["with", "without"])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.core.catalog import Image
-from bot.core.promotion import Phase, Promotion, Signer
+from bot.core.promotion import Phase, Promotion, Signer, Way
 from bot.core.trailers import ci_message, message, one_line, signature
 
 NAMES = [
@@ -71,6 +71,13 @@ def rollback(**changes: Any) -> Promotion:
     return in_phase(Phase.APPROVED, **(back | {"reason": "checkout is slow since 15"} | changes))
 
 
+def emergency(**changes: Any) -> Promotion:
+    """An approved promotion for which glass was broken."""
+    return in_phase(
+        Phase.APPROVED, **({"way": Way.EMERGENCY, "incident": "INC-99: checkout is down"} | changes)
+    )
+
+
 def trailers_of(text: str) -> list[tuple[str, str]]:
     """The last paragraph, read as the simplest reader would."""
     paragraphs = text.rstrip("\n").split("\n\n")
@@ -118,6 +125,42 @@ def test_only_a_rollback_says_of_what() -> None:
     """A promotion has no such trailer; a rollback of what nobody knows the id of says `unknown`."""
     assert "Rollback-Of" not in message(both(), PROD)
     assert ("Rollback-Of", "unknown") in trailers_of(message(rollback(rollback_of="unknown"), PROD))
+
+
+def test_the_message_of_an_emergency_is_format_1(git: Path) -> None:
+    """It ends with two trailers more: that glass was broken, and for what; the others stand as they always did."""
+    text = message(emergency(), PROD)
+    same_as_golden("commit_emergency.txt", text)
+    names = [line.partition(": ")[0] for line in git_trailers(git, text)]
+    assert names == [*NAMES, "Break-Glass", "Incident"]
+    assert trailers_of(text)[-2:] == [("Break-Glass", "true"), ("Incident", "INC-99: checkout is down")]
+
+
+def test_the_message_of_a_rollback_at_once_is_format_1(git: Path) -> None:
+    """It ends with the way that it took; one that was approved says nothing of ways."""
+    text = message(rollback(way=Way.AT_ONCE), PROD)
+    same_as_golden("commit_rollback_at_once.txt", text)
+    names = [line.partition(": ")[0] for line in git_trailers(git, text)]
+    assert names == [*NAMES[:5], "Rollback-Of", *NAMES[5:], "Way"]
+    assert trailers_of(text)[-1] == ("Way", "at once")
+
+
+@pytest.mark.parametrize(
+    "promotion", [both(), rollback(), emergency()], ids=["plain", "rollback", "emergency"]
+)
+def test_the_revision_of_the_rules_stands_last(promotion: Promotion) -> None:
+    """Where it is known from which revision the rules come, one trailer more says it, and no other one changes."""
+    before, after = message(promotion, PROD), message(promotion, PROD, policy_revision="f" * 40)
+    assert trailers_of(after) == [*trailers_of(before), ("Policy-Revision", "f" * 40)]
+
+
+@given(incident=outside, revision=outside)
+def test_nobody_can_forge_a_trailer_of_an_emergency(incident: str, revision: str) -> None:
+    """Whatever is said of the incident is one line, and no second approver."""
+    text = message(emergency(incident=incident), PROD, policy_revision=revision)
+    more = ["Break-Glass", "Incident", *(["Policy-Revision"] if revision else [])]
+    assert [name for name, _ in trailers_of(text)] == [*NAMES, *more]
+    assert text.count("\n\n") == 2
 
 
 @given(reason=outside, version=outside)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from bot.core import same_image, trailers
+from bot.core import trailers
 from bot.core.announcing import Announcing
 from bot.core.board import Lock, Scope
 from bot.core.catalog import Target
@@ -268,7 +268,9 @@ class Engine(Rechecking):
         )
         if self.sealer.doubt(promotion, target) or not is_satisfied:
             return LOOK_AGAIN
-        if await same_image.pushed_anew(self.images, promotion, target):
+        plan = await self._checked_plan(promotion, target)
+        is_there = plan.old_version == promotion.old_version  # else the push itself tells what became of it
+        if await self._lost_right(promotion) or (is_there and await self._moved_since(promotion, target, plan)):
             return LOOK_AGAIN
         if not (await self._answers(promotion, target)).are_open:
             return LOOK_AGAIN

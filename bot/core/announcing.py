@@ -144,7 +144,7 @@ class Announcing:
     async def _tell(self, card: Card, promotion: Promotion, look: Look) -> Card:
         events = await self.store.events(promotion.id, after=card.told)
         if events:
-            await self.announcer.tell(card, promotion, events)
+            await self.announcer.tell(card, promotion, events, dossier=look.dossier)
             card = await self.store.save_card(promotion.id, replace(card, told=events[-1].edition))
         if look.recovered and not card.is_recovery_told:
             await self.announcer.tell_recovery(card, look.recovered)

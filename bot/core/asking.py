@@ -9,6 +9,7 @@ from datetime import datetime
 
 from bot.core import people, rollback
 from bot.core import promotion as promotions
+from bot.core.board import Wish
 from bot.core.cases import TRIES, Cases, checked_reason, groups_for
 from bot.core.catalog import UNKNOWN, Image, Target, checked_version
 from bot.core.dossier import Dossier
@@ -28,6 +29,8 @@ MOST_COMMITS = 500
 MOST_ASKED = 20
 MOST_OPEN = 5
 """How many open requests one person may have."""
+MOST_WISHES = 20
+"""Of how many versions one person may wait to be told."""
 MOST_LISTED = 500
 
 
@@ -98,6 +101,28 @@ class Asking(Cases):
             why_not = str(refused)
         return Outlook(draft=draft, why_not=why_not)
 
+    async def tell_me(self, *, app: str, environment: str, version: str | None, user: str) -> None:
+        """Remember that this person wants to be told when a version can go; without one, what the one before runs."""
+        person = await self.member(user)
+        target = self.catalog.target(app, environment)
+        await self._require_right(Action.REQUEST, target, person)
+        draft = await self.drafting.draft(target, _checked(version), skips=frozenset())
+        self._require_change(draft, was_named=version is not None)
+        wish = Wish(app=app, environment=environment, version=draft.image.version, user=person.id)
+        own = [each for each in await self.drafting.board.wishes() if each.user == person.id]
+        if wish not in own and len(own) >= MOST_WISHES:
+            raise Refused(
+                f"You wait to be told of {MOST_WISHES} versions already, and more there cannot be. "
+                "Ask again when you were told of one; each is forgotten after seven days."
+            )
+        await self.drafting.board.wish(wish)
+
+    async def require_rescuer(self, *, app: str, environment: str, user: str) -> Target:
+        """The target, where this person may break glass for it: asked before a modal opens."""
+        person, target = await self.member(user), self.catalog.target(app, environment)
+        await self._require_rescuer(target, person)
+        return target
+
     async def roll_back(
         self,
         *,
@@ -149,6 +174,7 @@ class Asking(Cases):
 
     async def ask_again(self, id: str, *, user: str, delivery: str | None = None) -> Promotion:
         """The same request once more, by whoever may request; every check is made anew."""
+        await self.member(user)
         old = await self.find(id)
         if not old.phase.is_final:
             raise Refused(f"{old.id} is still open: {old.told}.")
@@ -218,13 +244,17 @@ class Asking(Cases):
             await self._require_right(Action.REQUEST, target, person)
             await self._require_few_open(person)
             return target, frozenset()
-        if target.policy.emergency is None:
-            raise Refused(f"Nobody may break glass for {environment}: promote.yaml has no emergency for it.")
-        await self._require_right(Action.EMERGENCY, target, person)
+        await self._require_rescuer(target, person)
         if not (checked_reason(reason) and checked_reason(manner.incident)):
             raise Refused("An emergency needs a reason and the incident that it belongs to.")
         skips = gates_passed(target, way=Way.EMERGENCY, is_rollback=False)
         return under(target, skips), skips
+
+    async def _require_rescuer(self, target: Target, person: Person) -> None:
+        if target.policy.emergency is None:
+            where = target.environment
+            raise Refused(f"Nobody may break glass for {where}: promote.yaml has no emergency for it.")
+        await self._require_right(Action.EMERGENCY, target, person)
 
     async def _require_right(self, action: Action, target: Target, person: Person) -> None:
         """Raise `Refused` where the person may not do it to the target; groups are asked only where they matter."""

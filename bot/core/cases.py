@@ -67,7 +67,8 @@ class Cases:
         # Who may approve is a matter of the rules of the target, also where this promotion needs nobody's approval.
         policy = self.catalog.target(promotion.app, promotion.environment).policy
         person = await self.member(user)
-        dossier = await known_dossier(self.store, promotion)
+        # What it brings only decides who may approve: whose dossier is lost can still be cancelled.
+        dossier = await known_dossier(self.store, promotion) if action is Action.APPROVE else None
         held = people.roles(person, promotion, policy, {}, dossier)
         if (
             not people.may(action, held) or policy.denied.groups

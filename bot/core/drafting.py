@@ -104,13 +104,34 @@ class Drafting:
 
     async def running(self, target: Target, version: str) -> Image:
         """The build of a version that a target runs; raises `Refused` where it runs another one, or not well."""
-        facts = await asyncio.gather(*(self._compared(target, each) for each in target.applications))
-        live = gates.live_version(target, facts)
-        if live != version:
-            raise Refused(f"{target.environment} runs {live}, not {version}.")
-        held = Image(version=version, digest=_reported(facts, target.image))
+        held = await self.reported(target)
+        if held.version != version:
+            raise Refused(f"{target.environment} runs {held.version}, not {version}.")
         digest = await same_image.proved(self.images, target, held, where=target.environment)
         return Image(version=version, digest=digest)
+
+    async def reported(self, target: Target) -> Image:
+        """What a target runs, live and healthy, as its pods report it; raises `Refused` with the reason where it does not."""
+        facts = await asyncio.gather(*(self._compared(target, each) for each in target.applications))
+        version = checked_version(gates.live_version(target, facts))
+        return Image(version=version, digest=_reported(facts, target.image))
+
+    async def held(self, target: Target, source: Target) -> Image:
+        """What could go from its source to a target, by the file or by the pods; `Refused` where nothing runs well."""
+        found = await self.reported(source)
+        return await self._held(target, source, found.version, ()) if target.digests else found
+
+    async def proved(self, target: Target, source: Target, held: Image) -> Image:
+        """The build that this is to the target's gates; `Refused` where the registry has another one by now."""
+        digest = await same_image.proved(self.images, target, held, where=source.environment)
+        return Image(version=held.version, digest=digest)
+
+    async def prospect(self, target: Target, version: str) -> tuple[Image, Answers]:
+        """Which build of a version could go, and what every gate says of it; nothing else is found out."""
+        source = self.catalog.before(target)
+        found = await self._found(target, source, version)
+        answers = await self.gatekeeper.ask(target, source, found.image)
+        return found.image, Answers((*_asked_first(found.answers, frozenset()), *answers.each))
 
     async def watched_since(self, target: Target, dossier: Dossier) -> str:
         """What else would be deployed than what was shown, where an approval counts for that; empty for nothing.

@@ -12,7 +12,9 @@ from bot.core.people import Person
 from bot.core.policy import Members, Policy
 from bot.core.ports import Directory, Store
 from bot.core.promotion import Promotion
+from bot.core.trailers import one_line
 
+MOST_NAMED = 5
 MOST_ASKED = 100
 """How many of the named people are looked up; a policy whose first hundred have all left needs a look anyway."""
 
@@ -60,6 +62,23 @@ async def require_somebody(
             living.add(user)
     if not policy.is_satisfied(living, members):
         raise Refused(f"Nobody could approve this: {_missing(policy, members, living, where)}")
+
+
+def require_known_authors(policy: Policy, dossier: Dossier) -> None:
+    """Raise `Refused` where nobody can tell who may not approve: so where authors may not, and are not known."""
+    commits = dossier.source
+    if policy.commit_authors or policy.unknown_authors:
+        return
+    if commits is None or not commits.are_all_known:
+        said = commits.unknown if commits else ""
+        why = said or "there are too many commits, or none are known"
+        raise Refused(f"Authors of its commits may not approve it, and nobody can tell who they are: {why}.")
+    strangers = sorted({one_line(author.author) for author in dossier.authors if author.user is None})
+    if strangers:
+        raise Refused(
+            f"Authors of its commits may not approve it, and I do not know who {', '.join(strangers[:MOST_NAMED])} is "
+            "in Slack. Add the address to identities in promote.yaml."
+        )
 
 
 def _missing(policy: Policy, members: Members, living: set[str], where: str) -> str:

@@ -59,6 +59,7 @@ class Role(StrEnum):
     MEMBER = "full member"
     ASKER = "asker"
     APPROVER = "approver"
+    DENIED = "denied"
     KEEPER = "keeper"
     REPORTER = "reporter"
     ROLLER = "roller"
@@ -73,6 +74,7 @@ MEANINGS: Mapping[Role, str] = {
     Role.MEMBER: "a full member of the workspace",
     Role.ASKER: "somebody whom `requesters` names, or every full member",
     Role.APPROVER: "somebody whom a rule of `approvals` names, and `deny` does not",
+    Role.DENIED: "somebody whom `deny` names: never an approver",
     Role.KEEPER: "somebody whom `lockers` names, or every full member",
     Role.REPORTER: "somebody whom the check names",
     Role.ROLLER: "somebody whom `rollback` names",
@@ -141,6 +143,7 @@ def standing(
         Role.MEMBER: True,
         Role.ASKER: policy.requesters is None or policy.requesters.admits(person.id, members),
         Role.APPROVER: policy.admits(person.id, members),
+        Role.DENIED: policy.denied.admits(person.id, members),
         Role.KEEPER: policy.lockers is None or policy.lockers.admits(person.id, members),
         Role.REPORTER: check is not None and check.reporters.admits(person.id, members),
         Role.ROLLER: rollback is not None and rollback.who.admits(person.id, members),
@@ -181,33 +184,47 @@ def may(action: Action, held: frozenset[Role]) -> bool:
 def require(action: Action, held: frozenset[Role], what: str) -> None:
     """Raise `Refused`, with the reason, where somebody with these roles may not do it; `what` is what to do it to."""
     permission = PERMISSIONS[action]
-    for role in (Role.REQUESTER, Role.AUTHOR, Role.LAST_REQUESTER):
+    for role, why in _NEVER.items():
         if role in permission.never & held:
-            raise Refused(_NEVER[role].format(what=what, action=action))
+            must = f"so somebody else must {action}. Ask one of {_who(permission.to)}."
+            raise Refused(f"{why.format(what=what)}, {must}")
     if not permission.to & held:
-        raise Refused(_refusal(action, what))
+        raise Refused(_refusal(action, held, what))
 
 
-_NEVER = {
-    Role.REQUESTER: "You asked for {what}, so somebody else must {action}.",
-    Role.AUTHOR: "You wrote one of the commits of {what}, so somebody else must {action}.",
-    Role.LAST_REQUESTER: "You asked for what is there now, so somebody else must {action} {what}.",
+_NEVER: Mapping[Role, str] = {
+    Role.REQUESTER: "You asked for {what}",
+    Role.AUTHOR: "You wrote one of the commits of {what}",
+    Role.LAST_REQUESTER: "You asked for what {what} replaces",
 }
 
+_ON_CARD: Mapping[Role, str] = {Role.REQUESTER: "its requester", Role.APPROVER: "its approvers"}
+"""Whom the card of a promotion names."""
 
-def _refusal(action: Action, what: str) -> str:
+_IN_FILE: Mapping[Role, str] = {
+    Role.ASKER: "requesters",
+    Role.KEEPER: "lockers",
+    Role.REPORTER: "reporters",
+    Role.ROLLER: "rollback",
+    Role.RESCUER: "emergency",
+}
+"""The key of `promote.yaml` that names them."""
+
+
+def _refusal(action: Action, held: frozenset[Role], what: str) -> str:
     if action is Action.WITHDRAW:
-        return f"You have not approved {what}, so there is nothing to withdraw."
-    who = " or ".join(sorted(role.value for role in PERMISSIONS[action].to))
-    return (
-        f"You may not {action} {what}: only the {who} may. {_WHERE.get(action, 'The card says who that is.')}"
-    )
+        return f"You have not approved {what}, so there is nothing to withdraw. Its card says who has."
+    to = PERMISSIONS[action].to
+    is_denied = Role.DENIED in held and Role.APPROVER in to
+    denied = ", and promote.yaml keeps you out (deny)" if is_denied else ""
+    where = "Its card says who they are." if to <= _ON_CARD.keys() else "Ask one of them."
+    does = "break glass for" if action is Action.EMERGENCY else action
+    return f"You may not {does} {what}: only {_who(to)} may{denied}. {where}"
 
 
-_IN_FILE = "promote.yaml names them."
-_WHERE: Mapping[Action, str] = {
-    action: _IN_FILE
-    for action in Action
-    if action not in (Action.APPROVE, Action.REJECT, Action.CANCEL, Action.SYNC)
-}
-"""Where people find out who may."""
+def _who(to: frozenset[Role]) -> str:
+    """Whoever has one of these roles, in words that tell where to find them."""
+    words = [called for role, called in _ON_CARD.items() if role in to]
+    if keys := ", ".join(key for role, key in _IN_FILE.items() if role in to):
+        words.append(f"those whom promote.yaml names ({keys})")
+    return " or ".join(words)

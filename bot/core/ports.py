@@ -408,8 +408,10 @@ class Announcer(Protocol):
         """Make the posted message show the promotion as it is."""
         ...
 
-    async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
-        """Add these events to the thread, in one message."""
+    async def tell(
+        self, card: Card, promotion: Promotion, events: Sequence[Event], *, dossier: Dossier | None = None
+    ) -> None:
+        """Add these events to the thread, in one message; with the request what the card has no room for."""
         ...
 
     async def send_logs(self, card: Card, promotion: Promotion, words: str, *, to: Collection[str]) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from bot.core.advance import Engine
 from bot.core.catalog import UNKNOWN, Repository, Target
 from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy
 from bot.core.ports import Card, Written
-from bot.core.promotion import ID, Phase, Promotion, PromotionId, Signer, rebuilt
+from bot.core.promotion import ID, Phase, Promotion, PromotionId, Signer, Terms, Way, rebuilt
 
 LOOK_BACK = timedelta(days=14)
 MOST = 500
@@ -103,6 +103,8 @@ class Reconciling:
             reason=_known(written.trailer("Reason")),
             rollback_of=written.trailer("Rollback-Of") or None,
         )
+        terms = terms_of(written)
+        promotion = replace(promotion, way=terms.way, incident=terms.incident)
         store = self.engine.store
         # First the card: a worker that sees a promotion without one posts another.
         try:
@@ -116,6 +118,13 @@ class Reconciling:
 
 def _known(trailer: str) -> str | None:
     return None if trailer in ("", UNKNOWN) else trailer
+
+
+def terms_of(written: Written) -> Terms:
+    """By which way it came to its commit: somebody still has to look at an emergency."""
+    if written.trailer("Break-Glass") == "true":
+        return Terms(way=Way.EMERGENCY, incident=_known(written.trailer("Incident")))
+    return Terms(way=Way.AT_ONCE if written.trailer("Way") == Way.AT_ONCE else None)
 
 
 def _signer(trailer: str) -> Signer | None:

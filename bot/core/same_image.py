@@ -12,12 +12,14 @@ from bot.core.rollout import ApplicationFacts, Unseen
 async def proved(images: Images, target: Target, held: Image, *, where: str) -> str:
     """The digest of the version that is asked for, where it is known; `where` is the environment that holds it.
 
-    Raises `Refused` where the registry has another build under this version by now.
+    Raises `Refused` where the registry has another build under this version by now; one of the build's platforms,
+    which is what a pod may report, is no other build.
     """
     if not target.asks_registry:
         return held.digest
     found = Image(version=held.version, digest=await images.digest(target.image, held.version))
-    if held.has_digest and held != found:
+    is_same = found.may_be(held) or held.digest in await images.platforms(target.image, found.digest)
+    if not is_same:
         raise Refused(
             f"{where} has {held.version} as {held.short_digest}, but the registry has {found.short_digest} under "
             f"this tag now: it was pushed anew. Give the new build a version of its own, and begin with that."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bot.core.catalog import Target
-from bot.core.policy import Gate, Listed
+from bot.core.policy import CONTENT, Gate, Listed
 from bot.core.promotion import Promotion, Way
 
 FOR_ROLLBACKS = frozenset({Gate.ORDER, Gate.SOAK, Gate.CHECKS, Gate.PROBES, Gate.PARITY, Gate.WINDOWS})
@@ -19,7 +19,7 @@ def gates_passed(target: Target, *, way: Way | None, is_rollback: bool) -> froze
         found |= {Gate.QUORUM}
     if way is Way.EMERGENCY and target.policy.emergency:
         found |= target.policy.emergency.skips
-    return found
+    return found - CONTENT
 
 
 def gates_passed_by(promotion: Promotion, target: Target) -> frozenset[Gate]:

@@ -1,20 +1,27 @@
 """The commit's message, format 1: what happened, for people, and the same as trailers, for ever.
 
-History is rebuilt from these trailers, so their names and their order do not change; a golden file fixes them.
+History is rebuilt from these trailers, so their names and their order do not change; golden files fix them. What is
+not so in every promotion stands behind the others.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from bot.core.catalog import Image, Target
-from bot.core.promotion import Promotion, Signer
+from bot.core.promotion import Promotion, Signer, Way
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+HIDDEN = frozenset({"Cf", "Cs"})
+"""Characters that nobody sees, and that may turn the direction of others or hide a word; halves of a pair too."""
 
 
-def message(promotion: Promotion, target: Target) -> str:
-    """Subject, body and trailers of the promotion's commit."""
+def message(promotion: Promotion, target: Target, *, policy_revision: str | None = None) -> str:
+    """Subject, body and trailers of the promotion's commit.
+
+    `policy_revision` is the revision of the repository that the rules in force come from, where that is known.
+    """
     subject = f"Promote {promotion.app} {promotion.version} to {promotion.environment}"
     body = (
         f"{promotion.environment} ran {promotion.old_version}; {promotion.source} runs {promotion.version}."
@@ -40,8 +47,17 @@ def message(promotion: Promotion, target: Target) -> str:
         ("Content-Hash", promotion.content_hash),
         ("Reason", promotion.reason or "unknown"),
         ("Slack-Message", promotion.link or "unknown"),
+        *_by_another_way(promotion),
+        *([("Policy-Revision", policy_revision)] if policy_revision else []),
     ]
     return _text(subject, body, trailers)
+
+
+def _by_another_way(promotion: Promotion) -> list[tuple[str, str]]:
+    """What is said of a promotion that did not take the ordinary way."""
+    if promotion.is_emergency:
+        return [("Break-Glass", "true"), ("Incident", promotion.incident or "unknown")]
+    return [("Way", Way.AT_ONCE)] if promotion.way is Way.AT_ONCE else []
 
 
 def ci_message(target: Target, *, id: str, old: str, new: Image) -> str:
@@ -78,5 +94,6 @@ def signature(signer: Signer) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and control characters, so that nobody can forge a trailer in a reason."""
-    return CONTROL.sub(" ", text).strip()
+    """The text without line breaks and without what nobody sees, so that nobody can forge a trailer in a reason."""
+    seen = (character for character in text if unicodedata.category(character) not in HIDDEN)
+    return CONTROL.sub(" ", "".join(seen)).strip()

@@ -20,6 +20,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bot.core.catalog import Target
+from bot.core.dossier import Dossier
 from bot.core.errors import Closed, Gone, Unavailable
 from bot.core.people import Person
 from bot.core.ports import Card
@@ -149,9 +150,11 @@ class SlackAnnouncer:
             lambda: self._client.chat_update(channel=card.channel or "", ts=card.ts or "", **_body(message))
         )
 
-    async def tell(self, card: Card, promotion: Promotion, events: Sequence[Event]) -> None:
-        """Add these events to the thread, in one message."""
-        if text := story(promotion, events):
+    async def tell(
+        self, card: Card, promotion: Promotion, events: Sequence[Event], *, dossier: Dossier | None = None
+    ) -> None:
+        """Add these events to the thread, in one message; with the request what the card has no room for."""
+        if text := story(promotion, events, dossier):
             await _call(
                 lambda: self._client.chat_postMessage(
                     channel=card.channel or "",

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from bot.core.case import minutes
 from bot.core.following import WATCHED_FOR
 from bot.core.outcome import Outcome
+from bot.core.promotion import Promotion
 
 BEGUN = "The commit stays: promote a newer version, or roll back."
 NEXT = {
@@ -40,6 +41,8 @@ NEXT = {
     Outcome.BROKEN: "Tell whoever runs the bot the ref. Look at Argo CD yourself: it may well be rolling this out.",
     Outcome.LOST: "Find out in the branch's history who rewrote it, then ask for the promotion again.",
 }
+MAY_BE_ITS_FAULT = (Outcome.SYNC_FAILED, Outcome.DEGRADED, Outcome.TIMED_OUT)
+"""Endings that may speak against the version, and not against Argo CD, a window or somebody's manifests."""
 HEALS = f"If it comes right within {minutes(WATCHED_FOR)}, I say so here."
 
 
@@ -48,3 +51,14 @@ def advice(outcomes: Collection[Outcome | None]) -> list[str]:
     steps = [NEXT.get(each, BEGUN) if each else BEGUN for each in dict.fromkeys(outcomes)]
     may_heal = all(each is not None and each.may_heal for each in outcomes)
     return [*steps[:-1], f"{steps[-1]} {HEALS}"] if may_heal and steps else steps
+
+
+def blamed(promotion: Promotion) -> tuple[str, str] | None:
+    """The version that somebody may want to mark bad after this, and why; None where nothing speaks against one."""
+    if not promotion.phase.is_final or promotion.revision is None or promotion.outcome is Outcome.LOST:
+        return None
+    if promotion.is_rollback:
+        return promotion.old_version, f"rolled back by {promotion.id}"
+    if promotion.outcome in MAY_BE_ITS_FAULT:
+        return promotion.version, f"failed: {promotion.ending}"
+    return None

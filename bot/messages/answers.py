@@ -19,6 +19,9 @@ HELP = """\
 
 `/promote manual-app prod` – ask for the version that is live in the environment before
 `/promote manual-app 15 to stage because fixes INC-42` – a version, and why
+`/promote manual-app prod --when-open` – ask now, and let it go by itself when the gates open
+`/promote manual-app prod --replace` – take the place of a request that nobody has approved
+`/promote manual-app 15 prod --emergency INC-42 because …` – break glass; `/promote review P-…` afterwards
 `/promote status [app]` – what every environment holds and runs
 `/promote pending` – what waits for approval
 `/promote show P-…` – one promotion and its story
@@ -70,9 +73,24 @@ def cannot_post(promotion: Promotion, channel: str) -> str:
     )
 
 
+def wished(app: str, environment: str, version: str) -> str:
+    """Somebody wants to be told when a version can go."""
+    return (
+        f":bell: I tell you when {plain(app)} {code(version)} can go to *{escape(environment)}*, directly and once. "
+        "After seven days I forget it."
+    )
+
+
 def syncing(promotion: Promotion) -> str:
     """Argo CD was asked to sync."""
     return f"{code(promotion.id)}: Argo CD syncs {plain(promotion.title)} now; the card follows it."
+
+
+def reviewed(promotion: Promotion) -> str:
+    """Somebody has looked at an emergency."""
+    return (
+        f":mag: {code(promotion.id)}: your review of {plain(promotion.title)} is recorded; its card shows it."
+    )
 
 
 def done(promotion: Promotion) -> str:

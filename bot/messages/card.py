@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bot.core.board import Scope
 from bot.core.catalog import UNKNOWN, Image, Target
-from bot.core.outcome import Outcome
-from bot.core.people import Action
+from bot.core.dossier import Dossier
+from bot.core.gates import span
+from bot.core.keeper import typed
 from bot.core.policy import ApprovalRule
-from bot.core.promotion import Phase, Promotion
+from bot.core.promotion import Phase, Promotion, Way
 from bot.core.rollout import Look, Progress, Stage
+from bot.core.terms import gates_passed_by
 from bot.messages.advice import advice
+from bot.messages.buttons import action_id, buttons, first_failure
+from bot.messages.evidence import changed, in_short
+from bot.messages.gates import named
 from bot.messages.headlines import EMOJI, HEADLINE, OUTCOMES, ended, said_once
 from bot.messages.mrkdwn import (
+    MOST_NAMES,
     Block,
     Message,
     code,
     cut,
     escape,
     facts,
-    fenced,
     footnote,
     full_stop,
     header,
@@ -28,13 +34,14 @@ from bot.messages.mrkdwn import (
     listed,
     mention,
     moment,
-    mrkdwn,
     plain,
     section,
     sentence,
+    some,
     utc,
-    words,
 )
+
+__all__ = ["SIGNS", "WAITS", "action_id", "card", "headline", "took_from"]
 
 SIGNS = {
     Stage.CLOSED: ":calendar:",
@@ -50,22 +57,24 @@ SIGNS = {
 
 WAITS = {Stage.UNSYNCED: "Waiting for Sync", Stage.CLOSED: "Waiting for a sync window"}
 """Headlines for a rollout that stands still until a person, or a window, lets it go on."""
-
-MOST_NAMES = 8
-
-AGAIN = (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAILED)
-"""Where asking again makes sense, as long as nothing was committed."""
+WAITS_FOR_GATES = "Waiting to start"
 
 
 def card(target: Target, promotion: Promotion, look: Look) -> Message:
     """The promotion's message as it should stand in the channel now."""
-    asked = [_facts(target, promotion), *_banner(target, promotion), *_reason(promotion)]
+    asked = [
+        *_way(target, promotion),
+        _facts(target, promotion, look),
+        *_banner(target, promotion),
+        *_reason(promotion),
+    ]
+    changes = [*_diff(promotion), *_evidence(target, promotion, look)]
     story = _story(target, promotion, look)
     blocks = [
         header(headline(target, promotion, look)),
         # What became of it stands first once that is known, and what will change before.
-        *([*story, *asked] if promotion.phase.is_final else [*asked, *_diff(promotion), *story]),
-        *_buttons(target, promotion, look),
+        *([*story, *asked] if promotion.phase.is_final else [*asked, *changes, *story]),
+        *buttons(target, promotion, look),
         footnote(f"{code(promotion.id)}  •  the story is in the thread"),
     ]
     for number, block in enumerate(blocks):
@@ -82,8 +91,12 @@ def headline(target: Target, promotion: Promotion, look: Look) -> str:
 
 
 def _title(target: Target, promotion: Promotion, look: Look) -> str:
-    word = _word(target, promotion, look)[1]
-    return f"ROLLBACK · {word}" if promotion.is_rollback else word
+    goes_back = promotion.is_rollback or (
+        look.dossier and look.dossier.source and look.dossier.source.is_back
+    )
+    labels = ["EMERGENCY"] if promotion.is_emergency else []
+    labels += ["ROLLBACK"] if goes_back else []
+    return " · ".join([*labels, _word(target, promotion, look)[1]])
 
 
 def _word(target: Target, promotion: Promotion, look: Look) -> tuple[str, str]:
@@ -92,7 +105,7 @@ def _word(target: Target, promotion: Promotion, look: Look) -> tuple[str, str]:
         return ":white_check_mark:", "Recovered"
     if promotion.phase.is_final:
         return ended(promotion.phase, promotion.outcome)
-    if promotion.phase is Phase.COMMITTED and (failure := _first_failure(look)):
+    if promotion.phase is Phase.COMMITTED and (failure := first_failure(look)):
         return ended(
             Phase.FAILED, failure.outcome
         )  # the others are followed to their end, but this one is known
@@ -100,11 +113,9 @@ def _word(target: Target, promotion: Promotion, look: Look) -> tuple[str, str]:
         return SIGNS[stage], WAITS[stage]
     if promotion.phase is Phase.REQUESTED and not target.policy.needs_approval:
         return EMOJI[promotion.phase], "Requested"
+    if promotion.phase is Phase.APPROVED and look.held_by:
+        return EMOJI[Phase.REQUESTED], WAITS_FOR_GATES
     return EMOJI[promotion.phase], HEADLINE[promotion.phase]
-
-
-def _first_failure(look: Look) -> Progress | None:
-    return next((each for each in look.applications if each.stage is Stage.FAILED), None)
 
 
 def _waits(look: Look) -> Stage | None:
@@ -113,10 +124,10 @@ def _waits(look: Look) -> Stage | None:
     return next((stage for stage in WAITS if stage in stages), None) if stages <= WAITS.keys() else None
 
 
-def _facts(target: Target, promotion: Promotion) -> Block:
+def _facts(target: Target, promotion: Promotion, look: Look) -> Block:
     """What is asked; once it has ended, in one line."""
     versions = f"{code(promotion.old_version)} → {code(promotion.version)}"
-    way = _way(promotion)
+    way = _from_to(promotion)
     requester = mention(promotion.requested_by.id)
     if promotion.phase.is_final:
         parts = [versions, way]
@@ -129,9 +140,8 @@ def _facts(target: Target, promotion: Promotion) -> Block:
             )
         return section("  •  ".join(parts))
     fields = [f"*Version*\n{versions}", f"*Environment*\n{way}", f"*Asked by*\n{requester}"]
-    build = Image(version=promotion.version, digest=promotion.digest)
-    if build.has_digest:
-        fields.append(f"*Digest*\n{code(build.short_digest)}")
+    if image := _image(target, promotion, look.dossier):
+        fields.append(image)
     if target.policy.needs_approval:
         fields.append(f"*Approvals*\n{_approvals(target, promotion)}")
         if promotion.phase is Phase.REQUESTED:
@@ -139,10 +149,48 @@ def _facts(target: Target, promotion: Promotion) -> Block:
                 f"*May approve*\n{_may_approve(target, promotion)}",
                 f"*Expires*\n{moment(promotion.expires_at)}",
             ]
+    told = target.policy.notify
+    if told and promotion.phase.holds:
+        fields.append(f"*Also told*\n{some([mention(id) for id in sorted(told.users | told.groups)])}")
     return facts(*fields)
 
 
-def _way(promotion: Promotion) -> str:
+def _image(target: Target, promotion: Promotion, dossier: Dossier | None) -> str:
+    """Which build it is, and how that is known."""
+    build = Image(version=promotion.version, digest=promotion.digest)
+    if build.has_digest:
+        proof = f"\nas {plain(dossier.proof)} has it" if dossier and dossier.proof else ""
+        return f"*Digest*\n{code(build.short_digest)}{proof}"
+    return "*Image*\nsame tag; image not proved" if target.is_tag_only else ""
+
+
+def _way(target: Target, promotion: Promotion) -> list[Block]:
+    """What was left out on its way to the commit, and what somebody has to do about that."""
+    if promotion.is_emergency:
+        passed = named(gates_passed_by(promotion, target)) or "nothing"
+        lines = [
+            f":rotating_light: *{plain(promotion.incident or 'Emergency')}*: an emergency, without {passed}."
+        ]
+        return [section("\n".join([*lines, *_review(promotion)]))]
+    if promotion.way is Way.AT_ONCE:
+        where, needs = escape(promotion.environment), "Needed" if promotion.phase.is_final else "Needs"
+        return [
+            section(
+                f":rewind: {needs} no approval: it brings back what was live in *{where}* directly before."
+            )
+        ]
+    return []
+
+
+def _review(promotion: Promotion) -> list[str]:
+    if promotion.reviewed_by:
+        return [f":mag: Reviewed by {mention(promotion.reviewed_by)}"]
+    if promotion.needs_review:
+        return ["Somebody else has to look at it: press *Review*."]
+    return []
+
+
+def _from_to(promotion: Promotion) -> str:
     environment = f"*{escape(promotion.environment)}*"
     if promotion.is_rollback:
         known = promotion.rollback_of if promotion.rollback_of != UNKNOWN else ""
@@ -170,13 +218,7 @@ def _rule(rule: ApprovalRule, *, but_not: str) -> str:
         return " or ".join(names)
     if rule.minimum == len(users) and not rule.groups and len(names) <= MOST_NAMES:
         return " and ".join(names)
-    return f"{rule.minimum} of {_some(names)}"
-
-
-def _some(names: list[str]) -> str:
-    """The first names, and how many more there are: a text that is cut could end in half a mention or link."""
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    return f"{rule.minimum} of {some(names)}"
 
 
 def _banner(target: Target, promotion: Promotion) -> list[Block]:
@@ -191,20 +233,23 @@ def _reason(promotion: Promotion) -> list[Block]:
 
 
 def _diff(promotion: Promotion) -> list[Block]:
-    """What exactly will change."""
-    parts = []
-    for change in promotion.changes:
-        lines = f"- {change.before}\n+ {change.after}"
-        parts.append(f"{code(change.path)} line {change.number}\n{fenced(lines, 600)}")
-    return [section(listed(parts, 3000))] if parts else []
+    return _paragraphs(changed(promotion.changes))
+
+
+def _evidence(target: Target, promotion: Promotion, look: Look) -> list[Block]:
+    """What it brings, for those who decide; later the thread has it."""
+    if look.dossier is None or not promotion.phase.holds:
+        return []
+    return _paragraphs(*in_short(target, promotion, look.dossier))
 
 
 def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
     """How far it is, one line a step; the words come from the systems themselves."""
     if promotion.phase.is_final:
         steps = [f":arrow_right: {escape(step)}" for step in _next_steps(promotion, look)]
-        return _paragraphs([*_recovered(look), *_ending(target, promotion, look)], steps)
-    lines = []
+        ends = [*_recovered(look), *_ending(target, promotion, look), *_locked(target, promotion)]
+        return _paragraphs(ends, steps)
+    lines = [*_waits_for_gates(target, promotion, look)]
     if promotion.revision:
         lines.append(
             f":white_check_mark: *Committed* {_commit(target, promotion)} to {code(target.repository.branch)}"
@@ -215,7 +260,30 @@ def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
         ]
     if look.waits_for:
         lines.append(f":electric_plug: {plain(look.waits_for)}")
-    return _paragraphs(lines)
+    return _paragraphs([*lines, *_locked(target, promotion)])
+
+
+def _waits_for_gates(target: Target, promotion: Promotion, look: Look) -> list[str]:
+    """That it starts by itself, and what it waits for as soon as that is known."""
+    if promotion.phase is Phase.APPROVED and look.held_by:
+        return [f":hourglass_flowing_sand: {plain(look.held_by, 900)}"]
+    if promotion.phase is Phase.REQUESTED and promotion.waits:
+        within = span(target.policy.waits)
+        return [
+            f":hourglass_flowing_sand: Once approved, it waits for its gates up to {within} and starts by itself."
+        ]
+    return []
+
+
+def _locked(target: Target, promotion: Promotion) -> list[str]:
+    """What was rolled back stays so until somebody says otherwise."""
+    rule = target.policy.rollback
+    if not promotion.is_rollback or promotion.revision is None or rule is None or not rule.locks:
+        return []
+    scope = typed(Scope(app=promotion.app, environment=promotion.environment))
+    return [
+        f":lock: This rollback locked *{escape(target.name)}*. To unlock it: {code(f'/promote unlock {scope}')}"
+    ]
 
 
 def _paragraphs(*parts: Sequence[str]) -> list[Block]:
@@ -240,6 +308,8 @@ def _recovered(look: Look) -> list[str]:
 
 def _next_steps(promotion: Promotion, look: Look) -> list[str]:
     """What to do about a rollout that came to no good end."""
+    if promotion.phase is Phase.STALE:
+        return ["Press Ask again: the new card shows what would go now."]
     if promotion.phase is not Phase.FAILED or promotion.revision is None or look.recovered:
         return []
     failed = [progress.outcome for progress in look.applications if progress.stage is Stage.FAILED]
@@ -263,7 +333,7 @@ def _ending(target: Target, promotion: Promotion, look: Look) -> list[str]:
     """Why it ended: what Argo CD said of each application, where a rollout ended badly."""
     why = plain(promotion.ending, 1500) if promotion.ending else ""
     if promotion.phase is Phase.LIVE:
-        names = _some([link(each.link, escape(target.called(each))) for each in target.applications])
+        names = some([link(each.link, escape(target.called(each))) for each in target.applications])
         took = took_from(promotion)
         return [f"{EMOJI[promotion.phase]} *Live* in {names}{f' after {took}' if took else ''}: {why}"]
     if promotion.outcome and look.applications:
@@ -281,116 +351,29 @@ def took_from(promotion: Promotion) -> str:
     return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min {seconds % 60} s"
 
 
-def _buttons(target: Target, promotion: Promotion, look: Look) -> list[Block]:
-    elements = []
-    if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
-        elements = [
-            _approve(target, promotion),
-            _button(promotion, Action.REJECT, "Reject…", style="danger"),
-            _button(promotion, Action.CANCEL, "Cancel"),
-        ]
-    if promotion.phase is Phase.COMMITTED and any(each.may_sync for each in look.applications):
-        elements.append(_sync(promotion, look))
-    if promotion.phase in AGAIN and promotion.revision is None:
-        elements.append(_button(promotion, Action.ASK_AGAIN, "Ask again"))
-    if _can_be_rolled_back(promotion) or (promotion.phase is Phase.COMMITTED and _first_failure(look)):
-        elements.append(_roll_back(target, promotion))
-    return [{"type": "actions", "elements": elements}] if elements else []
-
-
-def _can_be_rolled_back(promotion: Promotion) -> bool:
-    """Does the commit stand on the branch, as far as anybody knows?"""
-    has_ended = promotion.phase in (Phase.LIVE, Phase.FAILED) and promotion.revision is not None
-    return has_ended and promotion.outcome is not Outcome.LOST
-
-
-def _sync(promotion: Promotion, look: Look) -> Block:
-    waiting = [each for each in look.applications if each.may_sync]
-    changes = list(dict.fromkeys(name for each in waiting for name in each.to_sync))
-    text = f"Argo CD syncs {_some([each.name for each in waiting])} to {(promotion.revision or '')[:8]}, after a dry run."
-    if changes:
-        text += f" It changes {_some(changes)}."
-    return _confirmed(
-        _button(promotion, Action.SYNC, "Sync now", style="primary"),
-        title=f"Sync {promotion.environment}?",
-        text=plain(text, 300),
-        confirm="Sync",
-    )
-
-
-def _roll_back(target: Target, promotion: Promotion) -> Block:
-    then = "Others have to approve it." if target.policy.needs_approval else "Nobody has to approve it."
-    text = (
-        f"This asks to bring back what {code(promotion.app, 40)} ran in *{escape(promotion.environment)}* before "
-        f"{code(promotion.version, 40)}. {then}"
-    )
-    return _confirmed(
-        _button(promotion, Action.ROLL_BACK, "Roll back"),
-        title=f"Roll back {promotion.environment}?",
-        text=text,
-        confirm="Ask for it",
-    )
-
-
-def _confirmed(button: Block, *, title: str, text: str, confirm: str) -> Block:
-    """The button, with a question before it does anything."""
-    button["confirm"] = {
-        "title": words(cut(title, 100)),
-        "text": mrkdwn(text, 300),
-        "confirm": words(confirm),
-        "deny": words("Not yet"),
-    }
-    return button
-
-
-def _approve(target: Target, promotion: Promotion) -> Block:
-    version, environment = code(promotion.version, 40), escape(promotion.environment)
-    text = f"This commits {version} for *{escape(promotion.app)}* to *{environment}*, which holds {code(promotion.old_version, 40)} now."
-    if target.banner:
-        text = f"{plain(target.banner, 90)}\n{text}"
-    return _confirmed(
-        _button(promotion, Action.APPROVE, "Approve", style="primary"),
-        title=f"Promote to {promotion.environment}?",
-        text=text,
-        confirm="Approve",
-    )
-
-
-def _button(promotion: Promotion, action: Action, label: str, *, style: str | None = None) -> Block:
-    button: Block = {
-        "type": "button",
-        "action_id": action_id(action),
-        "text": words(label),
-        "accessibility_label": cut(f"{label.rstrip('…')}: {promotion.title}", 75),
-        # The id and the content that is shown, never facts: everything else is read from the store at the click.
-        "value": f"{promotion.id} {promotion.content_hash}",
-    }
-    if style:
-        button["style"] = style
-    return button
-
-
-def action_id(action: Action) -> str:
-    """`promotion_ask_again`."""
-    return f"promotion_{action.value.replace(' ', '_')}"
-
-
 def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
     """The whole story without blocks: for notifications, screen readers and old clients."""
-    parts = [
-        (
-            f"{_title(target, promotion, look)}: {promotion.title} ({promotion.old_version} → {promotion.version}),"
-            f" asked by {promotion.requested_by.name}."
-        )
-    ]
+    parts = [*_asked_in_words(target, promotion, look), *_story_in_words(promotion, look)]
+    return plain(" ".join([*parts, *_next_steps(promotion, look)]), 1500)
+
+
+def _asked_in_words(target: Target, promotion: Promotion, look: Look) -> list[str]:
+    title = f"{_title(target, promotion, look)}: {promotion.title}"
+    versions = f"({promotion.old_version} → {promotion.version})"
+    parts = [f"{title} {versions}, asked by {promotion.requested_by.name}."]
+    if promotion.incident:
+        parts.append(sentence(f"Incident: {promotion.incident}"))
     if promotion.reason:
         parts.append(sentence(f"Reason: {promotion.reason}"))
     if promotion.approvals:
         parts.append(f"Approved by {', '.join(approval.by.name for approval in promotion.approvals)}.")
     if promotion.phase is Phase.REQUESTED and target.policy.needs_approval:
         parts.append(f"Expires at {utc(promotion.expires_at)}.")
-    if promotion.revision:
-        parts.append(f"Committed as {promotion.revision[:8]}.")
+    return parts
+
+
+def _story_in_words(promotion: Promotion, look: Look) -> list[str]:
+    parts = [f"Committed as {promotion.revision[:8]}."] if promotion.revision else []
     if promotion.phase is Phase.COMMITTED:
         parts += [f"{progress.name}: {progress.says}." for progress in look.applications]
     if promotion.ending:
@@ -399,7 +382,8 @@ def _fallback(target: Target, promotion: Promotion, look: Look) -> str:
         parts.append(full_stop(promotion.ending) if names_application else sentence(promotion.ending))
     if look.recovered:
         parts.append(sentence(f"Recovered: {look.recovered}"))
+    if look.held_by and promotion.phase is Phase.APPROVED:
+        parts.append(sentence(look.held_by))
     if look.waits_for and not promotion.phase.is_final:
         parts.append(sentence(look.waits_for))
-    parts += _next_steps(promotion, look)
-    return plain(" ".join(parts), 1500)
+    return parts

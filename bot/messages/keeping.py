@@ -7,21 +7,15 @@ from datetime import datetime
 
 from bot.core.asking import Outlook
 from bot.core.board import BadVersion, Lock, Scope
-from bot.core.dossier import Commit, Commits, Dossier
 from bot.core.drafting import Draft
-from bot.core.gates import Answer, Stand
+from bot.core.gates import Stand
 from bot.core.keeper import Blocked, Held, Kept, Locked, Opening, Reported, Unblocked, Unlocked, typed
 from bot.core.policy import ApprovalRule, Policy
-from bot.messages.mrkdwn import code, escape, fenced, full_stop, link, listed, mention, moment, plain
+from bot.messages import gates
+from bot.messages.evidence import brings, changed
+from bot.messages.mrkdwn import code, escape, full_stop, listed, mention, moment, plain
 
-MOST_COMMITS = 10
 MOST_NAMES = 10
-SIGNS = {
-    Stand.OPEN: ":white_check_mark:",
-    Stand.WAITS: ":hourglass_flowing_sand:",
-    Stand.CLOSED: ":no_entry_sign:",
-    Stand.UNKNOWN: ":warning:",
-}
 
 
 def answer(done: Kept) -> str:
@@ -96,11 +90,15 @@ def can(outlook: Outlook) -> str:
     if draft.plan.is_done:
         return f"{subject}: it is there already."
     answers = draft.answers
-    head = f"{SIGNS[Stand.OPEN]} {subject} can go now."
+    head = f"{gates.SIGNS[Stand.OPEN]} {subject} can go now."
     if not answers.are_open:
         opens = f"; from {moment(answers.opens_at)} on it may" if answers.opens_at else ""
-        head = f"{SIGNS[Stand.CLOSED]} {subject} cannot go now{opens}."
-    lines = [head, *map(_gate, answers.each), f"*May approve*: {_approvers(draft.target.policy)}"]
+        head = f"{gates.SIGNS[Stand.CLOSED]} {subject} cannot go now{opens}."
+    lines = [
+        head,
+        *(f"• {gates.line(answer)}" for answer in answers.each),
+        f"*May approve*: {_approvers(draft.target.policy)}",
+    ]
     if outlook.why_not:
         lines.append(f":warning: You could not ask for it: {plain(outlook.why_not, 800)}")
     return listed(lines)
@@ -112,11 +110,9 @@ def diff(draft: Draft) -> str:
     subject, new = f"*{escape(target.app)}* in *{escape(target.environment)}*", code(draft.image.version)
     if plan.is_done:
         return f"{subject}: {new} is there already; nothing would change."
-    changes = [
-        f"{code(change.path)} line {change.number}\n{fenced(f'- {change.before}{chr(10)}+ {change.after}', 600)}"
-        for change in plan.changes
-    ]
-    return listed([f"{subject}: {code(plan.old_version)} → {new}", *changes, *_brings(draft.dossier)])
+    return listed(
+        [f"{subject}: {code(plan.old_version)} → {new}", *changed(plan.changes), *brings(draft.dossier)]
+    )
 
 
 def _locked(done: Locked) -> str:
@@ -182,39 +178,6 @@ def _unblocked_notice(done: Unblocked) -> str:
         f":white_check_mark: {mention(done.by)} unblocked {_version(bad)}: it may be promoted again.\n"
         f"It was blocked by {_whose(bad)}"
     )
-
-
-def _brings(dossier: Dossier) -> list[str]:
-    lines = _commits("Commits of the app", dossier.source) if dossier.source else []
-    if dossier.watched:
-        lines += _commits("Other commits that would come along", dossier.watched)
-    if dossier.differences_unknown:
-        lines.append(f":warning: The values files could not be compared: {_why(dossier.differences_unknown)}")
-    if dossier.differences:
-        keys = ", ".join(code(key) for key in dossier.differences[:MOST_NAMES])
-        lines.append(f"The environments also differ in {keys}{_more(len(dossier.differences), MOST_NAMES)}.")
-    return lines
-
-
-def _commits(title: str, commits: Commits) -> list[str]:
-    if commits.unknown:
-        return [f"*{title}*: unknown: {_why(commits.unknown)}"]
-    if not commits.count:
-        return [f"*{title}*: none."]
-    back = ", taken back" if commits.is_back else ""
-    newest = commits.newest[:MOST_COMMITS]
-    left = f" (the newest {len(newest)})" if len(newest) < commits.count else ""
-    count = link(commits.link, str(commits.count))
-    return [f"*{title}*: {count}{back}{left}", *map(_commit, newest)]
-
-
-def _commit(commit: Commit) -> str:
-    return f"• {code(commit.revision[:8])} {plain(commit.subject, 120)} – {plain(commit.author, 80)}"
-
-
-def _gate(answer: Answer) -> str:
-    opens = f" ({moment(answer.opens_at)})" if answer.opens_at else ""
-    return f"• {SIGNS[answer.stand]} {plain(answer.says, 500)}{opens}"
 
 
 def _approvers(policy: Policy) -> str:

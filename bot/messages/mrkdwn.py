@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,9 +13,14 @@ from typing import Any
 
 Block = dict[str, Any]
 
+MOST_NAMES = 8
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 UNFORMATTED = {character: f"{character}\u200b" for character in "*_~`"}
 """A zero-width space after it keeps a character from formatting anything."""
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of characters that nobody sees: controls, marks that turn the direction of text, halves of a pair."""
+SHOWN = "\ufffd"
+"""Stands where a hidden character stood, in what people compare letter by letter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +31,24 @@ class Message:
     blocks: tuple[Block, ...]
 
 
+def without_hidden(text: str) -> str:
+    """The words in one line, and no character in it that nobody sees."""
+    seen = (character for character in text if character.isspace() or not _is_hidden(character))
+    return " ".join("".join(seen).split())
+
+
+def with_hidden_shown(text: str) -> str:
+    """The lines with a sign for each character that nobody sees."""
+    return "".join(
+        SHOWN if _is_hidden(character) and character not in "\n\t" else character for character in text
+    )
+
+
+def _is_hidden(character: str) -> bool:
+    """Does nobody see it, although it may change how others are read?"""
+    return unicodedata.category(character) in HIDDEN
+
+
 def escape(text: str) -> str:
     """The text with `&`, `<` and `>` escaped, so that it cannot mention, link or ping anybody."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -32,18 +56,25 @@ def escape(text: str) -> str:
 
 def plain(text: str, limit: int = 300) -> str:
     """Outside words inside a sentence: one line, cut to `limit`, escaped, and with no formatting of its own."""
-    return _fitted(re.sub(r"\s+", " ", text).strip(), limit, {**ENTITIES, **UNFORMATTED})
+    return _fitted(without_hidden(text), limit, {**ENTITIES, **UNFORMATTED})
 
 
 def code(text: str, limit: int = 128) -> str:
     """Outside words as code; backticks cannot end it early."""
-    inner = re.sub(r"\s+", " ", text.replace("`", "'")).strip()
+    inner = with_hidden_shown(" ".join(text.replace("`", "'").split()))
     return f"`{_fitted(inner, limit, ENTITIES) or ' '}`"
 
 
 def fenced(text: str, limit: int = 2000) -> str:
     """Outside lines as a code block."""
-    return f"```{_fitted(text.replace('`', chr(39)), limit, ENTITIES)}```"
+    inner = with_hidden_shown(text.replace("`", "'"))
+    return f"```{_fitted(inner, limit, ENTITIES)}```"
+
+
+def diff(before: str, after: str) -> str:
+    """One line before and after, as a code block; a break in either cannot pose as another line."""
+    lines = (text.replace("\n", SHOWN) for text in (before, after))
+    return fenced("- {}\n+ {}".format(*lines), 600)
 
 
 def _fitted(text: str, limit: int, shown_as: Mapping[str, str]) -> str:
@@ -82,6 +113,12 @@ def listed(lines: Sequence[str], limit: int = 3900) -> str:
     return "\n".join(shown)
 
 
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are: a text that is cut could end in half a mention or link."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
 def mention(user: str) -> str:
     """A person or a user group by id."""
     return f"<!subteam^{user}>" if user.startswith("S") else f"<@{user}>"
@@ -89,7 +126,7 @@ def mention(user: str) -> str:
 
 def link(url: str | None, text: str) -> str:
     """A link where there is an http address, the bare text where there is none."""
-    if url and re.match(r"https?://[^\s<>|]+$", url):
+    if url and re.fullmatch(r"https?://[^\s<>|]+", url) and url == without_hidden(url):
         return f"<{escape(url)}|{text}>"
     return text
 
@@ -117,7 +154,7 @@ def mrkdwn(text: str, limit: int) -> Block:
 
 def header(text: str) -> Block:
     """The line that becomes the notification."""
-    return {"type": "header", "text": {"type": "plain_text", "text": cut(text, 150), "emoji": True}}
+    return {"type": "header", "text": words(cut(without_hidden(text), 150))}
 
 
 def section(text: str) -> Block:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bot.core.catalog import Target
+from bot.core.dossier import Dossier
 from bot.core.promotion import Event, Promotion
+from bot.messages.evidence import in_full
 from bot.messages.headlines import ended, said_once
 from bot.messages.mrkdwn import code, fenced, link, mention, plain
 
 MOST_MENTIONED = 20
 
 
-def story(promotion: Promotion, events: Sequence[Event]) -> str:
-    """These events as one message, in mrkdwn; empty where there is nothing to tell."""
-    return "\n".join(line for event in events if (line := _line(promotion, event)))
+def story(promotion: Promotion, events: Sequence[Event], dossier: Dossier | None = None) -> str:
+    """These events as one message, in mrkdwn, with what was found beside the request; empty for nothing to tell."""
+    lines = []
+    for event in events:
+        found = in_full(dossier) if event.what == "requested" else ""
+        lines += [line for line in (_line(promotion, event), found) if line]
+    return "\n".join(lines)
 
 
 def waited_for(promotion: Promotion, target: Target) -> frozenset[str]:
