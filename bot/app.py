@@ -29,12 +29,15 @@ from bot.core.drafting import Drafting
 from bot.core.errors import Failed, Unavailable
 from bot.core.following import Following
 from bot.core.gatekeeper import Gatekeeper
+from bot.core.guarding import Guard, RuleChanges
 from bot.core.keeper import Keeper
+from bot.core.limits import Limits
 from bot.core.promoter import Promoter
 from bot.core.reconciling import Reconciling
 from bot.core.reporting import CHECKS_PATH, Reporting
 from bot.core.seals import Sealer
 from bot.git_access import git_repository, unsigned
+from bot.guard_access import deployed, guard_of, keep_guarded
 from bot.hints import Hints
 from bot.hook_access import identities
 from bot.integrations import embedded
@@ -44,6 +47,7 @@ from bot.integrations.calendar import CronCalendar
 from bot.integrations.gitops import GitRepository
 from bot.integrations.probes import HttpProbes
 from bot.integrations.registry import Registry
+from bot.integrations.rulebook import RedisRulebook
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, SlackNotices, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.probe_access import http_probes
@@ -98,6 +102,7 @@ class Outside:
     images: Registry
     board: RedisBoard
     quick_board: RedisBoard
+    rulebook: RedisRulebook
     probes: HttpProbes
     sources: SourceCommits
     client: AsyncWebClient
@@ -124,6 +129,7 @@ class Outside:
             watched=watching,
             board=board,
             gatekeeper=gatekeeper,
+            changes=RuleChanges(catalog=self.catalog, rulebook=self.rulebook, clock=SystemClock()),
         )
 
     def people(self, board: RedisBoard) -> SharedDirectory:
@@ -199,6 +205,19 @@ class Outside:
             ),
             announcing=announcing,
             alarm=_alarm,
+            policy_revision=deployed(self.settings).revision or None,
+        )
+
+    def guard(self) -> Guard:
+        """What tells people when other rules are in force."""
+        return guard_of(
+            self.settings,
+            self.catalog,
+            rulebook=self.rulebook,
+            board=self.board,
+            notices=SlackNotices(self.client),
+            clock=SystemClock(),
+            alarm=_alarm,
         )
 
 
@@ -256,6 +275,7 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
             images=images,
             board=boards[0],
             quick_board=boards[1],
+            rulebook=RedisRulebook(clients[1]),
             probes=probes,
             sources=sources,
             client=client,
@@ -300,8 +320,14 @@ def bolt(outside: Outside, background: Background) -> AsyncApp:
         authorize=authorize,
         logger=logging.getLogger("slack_bolt"),
     )
-    notices = SlackNotices(outside.client)
-    register(app, outside.promoter(), outside.keeper(), notices, background)
+    register(
+        app,
+        outside.promoter(),
+        outside.keeper(),
+        notices=SlackNotices(outside.client),
+        limits=Limits(outside.quick_board),
+        background=background,
+    )
     return app
 
 
@@ -341,8 +367,12 @@ def _alarm(sentence: str) -> None:
 
 async def _work(outside: Outside, stack: contextlib.AsyncExitStack) -> None:
     """Move promotions on, and do what has to be done now and then."""
+    guard = outside.guard()
+    with contextlib.suppress(Unavailable):
+        await guard.take_note()  # before anything moves under these rules
     repositories = {target.repository for target in outside.catalog.targets}
     for work in (
+        keep_guarded(guard),
         outside.gitops.keep_fresh(repositories),
         _keep_reconciled(outside.reconciling()),
         _keep_swept(outside.store, outside.settings),

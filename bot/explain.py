@@ -21,7 +21,7 @@ from bot.core.membership import (
     require_known_authors,
     require_somebody,
 )
-from bot.core.people import Action, Person
+from bot.core.people import Action, Person, Role
 from bot.core.policy import Gate, Members, Policy
 from bot.core.ports import Directory, Store
 from bot.core.promotion import Promotion, Signer
@@ -126,6 +126,7 @@ class Explaining:
             people.require_member(asker)
             members = await members_of(self.directory, groups_for(Action.REQUEST, target.policy))
             held = people.standing(asker, target.policy, members)
+            held |= await self.drafting.changes.roles(asker.signer, target)
             people.require(Action.REQUEST, held, f"promotions of {target.app} to {target.environment}")
         except Refused as refused:
             return Row(what=what, stand=Stand.CLOSED, says=str(refused))
@@ -140,7 +141,10 @@ class Explaining:
         members = await members_of(self.directory, policy.deciding_groups)
         named = _named(policy, members)
         asked = [await self.directory.person(user) for user in sorted(named)[:MOST_ASKED]]
-        excluded = {person.id: _excluded(person, draft, members, asker) for person in asked}
+        changed = {each.id: await self.drafting.changes.roles(each.signer, draft.target) for each in asked}
+        excluded = {
+            each.id: "; ".join(_reasons(each, draft, members, asker, changed[each.id])) for each in asked
+        }
         for person in asked:
             why = excluded[person.id]
             stand, says = (Stand.CLOSED, why) if why else (Stand.OPEN, "could approve")
@@ -236,17 +240,18 @@ def _rules(policy: Policy, able: Collection[str], members: Members) -> Iterator[
     yield Row(what="total", stand=stand, says=says, decides=False)
 
 
-def _excluded(person: Person, draft: Draft, members: Members, asker: Person | None) -> str:
-    """Why this person could not approve; empty where they could."""
+def _reasons(
+    person: Person, draft: Draft, members: Members, asker: Person | None, changed: frozenset[Role]
+) -> Iterator[str]:
+    """Why this person could not approve; nothing where they could."""
     policy = draft.target.policy
-    held = people.roles(person, _request_of(draft, asker), policy, members, draft.dossier)
-    never = people.PERMISSIONS[Action.APPROVE].never & held
-    reasons = [f"{role}: {people.MEANINGS[role]}" for role in sorted(never)]
+    held = people.roles(person, _request_of(draft, asker), policy, members, draft.dossier) | changed
+    for role in sorted(people.PERMISSIONS[Action.APPROVE].never & held):
+        yield f"{role}: {people.MEANINGS[role]}"
     if policy.denied.admits(person.id, members):
-        reasons.append("denied: `deny` names them")
+        yield "denied: `deny` names them"
     if not is_member(person):
-        reasons.append("left" if person.is_deactivated else "no full member of the workspace")
-    return "; ".join(reasons)
+        yield "left" if person.is_deactivated else "no full member of the workspace"
 
 
 def _request_of(draft: Draft, asker: Person | None) -> Promotion:

@@ -7,6 +7,7 @@ from bot.core.catalog import Catalog, Image, Target
 from bot.core.dossier import Commits
 from bot.core.drafting import Drafting
 from bot.core.gatekeeper import Gatekeeper
+from bot.core.guarding import Page, RuleChanges
 from bot.core.policy import Probe
 from bot.core.ports import Clock, Cluster, Directory, ValuesRepository
 from bot.core.seals import Sealer
@@ -43,7 +44,19 @@ def drafting(
             clock=clock,
             sealer=sealer,
         ),
+        changes=RuleChanges(catalog=catalog, rulebook=NoRulebook(), clock=clock),
     )
+
+
+class NoRulebook:
+    """Rules that nobody changes."""
+
+    async def read(self) -> None:
+        """Nobody has written anything down."""
+
+    async def change(self, page: Page) -> bool:
+        """Nobody may."""
+        raise AssertionError(f"the rules changed: {page.lines}")
 
 
 class NoSources:

@@ -18,7 +18,7 @@ from chaos.report import Part
 TEAMS = 12
 BOTH_EVERY = 2
 """Every second app needs two approvals."""
-LONGEST_LIFE = {True: 6, False: 50}
+LONGEST_LIFE = {True: 15, False: 50}
 """At how many crossings at most a process of the web side (True) or a worker is killed."""
 READS = {True: ("load", "card", "person"), False: ("load", "card", "look", "events")}
 READ_SHARE = 0.15

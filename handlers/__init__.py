@@ -10,11 +10,13 @@ from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.context.respond.async_respond import AsyncRespond
 
 from bot.core.keeper import Keeper, Notices
+from bot.core.limits import Limits
 from bot.core.people import Action
 from bot.core.promoter import Promoter
 from bot.messages.buttons import action_id
 from bot.messages.gates import START, TELL_ME
 from bot.messages.modals import EMERGENCY, REASON, REJECT
+from bot.messages.ready import ASK_FOR
 from handlers.buttons import Buttons
 from handlers.command import Command
 from handlers.listening import Background, Listening, Work
@@ -23,7 +25,13 @@ Body = dict[str, Any]
 
 
 def register(
-    app: AsyncApp, promoter: Promoter, keeper: Keeper, notices: Notices, background: Background
+    app: AsyncApp,
+    promoter: Promoter,
+    keeper: Keeper,
+    *,
+    notices: Notices,
+    limits: Limits,
+    background: Background,
 ) -> None:
     """Every listener. Exactly one for each: Bolt runs the next match when an acknowledgement is late."""
     listening = Listening(background)
@@ -33,20 +41,22 @@ def register(
 
     @app.command("/promote")
     async def promote(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
-        await listening.command(command.run(body), ack=ack, respond=respond)
+        await listening.command(
+            _limited(limits.command, body["user_id"], command.run, body), ack=ack, respond=respond
+        )
 
     for id, work in _clicks(buttons).items():
-        app.action(id)(_on_click(listening, work))
+        app.action(id)(_on_click(listening, limits, work))
 
     @app.view(REJECT)
     async def reject_reason(body: Body, ack: AsyncAck) -> None:
-        await listening.submission(buttons.reject_with_reason(body), ack=ack, field=REASON)
+        work = _limited(limits.click, body["user"]["id"], buttons.reject_with_reason, body)
+        await listening.submission(work, ack=ack, field=REASON)
 
     @app.view(EMERGENCY)
     async def break_glass(body: Body, ack: AsyncAck) -> None:
-        await listening.submission(
-            buttons.break_glass(body), ack=ack, field=REASON, title="Emergency recorded"
-        )
+        work = _limited(limits.click, body["user"]["id"], buttons.break_glass, body)
+        await listening.submission(work, ack=ack, field=REASON, title="Emergency recorded")
 
 
 def _clicks(buttons: Buttons) -> dict[str, Callable[[Body], Work]]:
@@ -62,11 +72,23 @@ def _clicks(buttons: Buttons) -> dict[str, Callable[[Body], Work]]:
         action_id(Action.BLOCK): buttons.block,
         TELL_ME: buttons.tell_me,
         START: buttons.start_when_open,
+        ASK_FOR: buttons.ask_for,
     }
 
 
-def _on_click(listening: Listening, work: Callable[[Body], Work]) -> Callable[..., Awaitable[None]]:
+def _on_click(
+    listening: Listening, limits: Limits, work: Callable[[Body], Work]
+) -> Callable[..., Awaitable[None]]:
     async def listen(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:
-        await listening.click(work(body), ack=ack, respond=respond)
+        limited = _limited(limits.click, body["user"]["id"], work, body)
+        await listening.click(limited, ack=ack, respond=respond)
 
     return listen
+
+
+async def _limited(
+    limit: Callable[[str], Awaitable[None]], user: str, work: Callable[[Body], Work], body: Body
+) -> Any:
+    """The work, unless this person asks too often: that is known before anything outside is asked."""
+    await limit(str(user))
+    return await work(body)

@@ -7,7 +7,7 @@ from typing import Any
 
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.core.asking import Manner
+from bot.core.asking import PLAINLY, Manner
 from bot.core.drafting import GatesClosed
 from bot.core.errors import Refused
 from bot.core.keeper import Keeper, Notices
@@ -158,9 +158,15 @@ class Buttons:
         )
         return answers.wished(wish.app, wish.environment, wish.version)
 
-    async def start_when_open(self, body: dict[str, Any]) -> str | None:
+    async def start_when_open(self, body: dict[str, Any]) -> str:
         """*Start when the gates pass*: a request like any other, that waits for them."""
-        wish = meant(body)
+        return await self._asked(meant(body), Manner(waits=True))
+
+    async def ask_for(self, body: dict[str, Any]) -> str:
+        """*Ask for …*, below what was told to be ready: everything is checked as if it were typed."""
+        return await self._asked(meant(body), PLAINLY)
+
+    async def _asked(self, wish: Meant, manner: Manner) -> str:
         promotion = await self.promoter.request(
             app=wish.app,
             environment=wish.environment,
@@ -168,7 +174,7 @@ class Buttons:
             reason=None,
             user=wish.user,
             delivery=wish.trigger or None,
-            manner=Manner(waits=True),
+            manner=manner,
         )
         return answers.asked(promotion, self.promoter.target_of(promotion).channel)
 

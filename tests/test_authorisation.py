@@ -24,7 +24,7 @@ from bot.core.asking import Manner
 from bot.core.board import BadVersion, Lock, Scope
 from bot.core.dossier import Commit, Commits, Dossier
 from bot.core.errors import Refused, Unavailable
-from bot.core.people import Action, Person, may, roles, standing
+from bot.core.people import PERMISSIONS, Action, Person, Role, may, roles, standing
 from bot.core.policy import ApprovalRule, CheckRule, EmergencyRule, Gate, Listed, Policy, RollbackRule
 from bot.core.ports import Change
 from bot.core.promotion import (
@@ -596,34 +596,49 @@ async def test_only_a_roller_rolls_back_without_an_approval(
 # --- groups
 
 
-def by_group_alone(group: str) -> tuple[Policy, CheckRule]:
-    """Rules that name nobody by id: one user group has every right."""
-    who = Listed(groups=frozenset({group}))
-    policy = replace(
+GROUP_OF = {
+    Role.APPROVER: APPROVERS,
+    Role.KEEPER: KEEPERS,
+    Role.ASKER: "S0ASKERS000",
+    Role.ROLLER: "S0ROLLERS00",
+    Role.RESCUER: "S0RESCUERS0",
+    Role.REPORTER: "S0REPORTERS",
+}
+
+
+def by_groups_alone() -> Policy:
+    """Rules that name nobody by id: each right has a user group of its own."""
+    who = {role: Listed(groups=frozenset({group})) for role, group in GROUP_OF.items()}
+    return replace(
         POLICY,
-        rules=(ApprovalRule(users=frozenset(), groups=who.groups, minimum=1),),
+        rules=(ApprovalRule(users=frozenset(), groups=who[Role.APPROVER].groups, minimum=1),),
         denied=Listed(),
-        requesters=who,
-        lockers=who,
-        rollback=RollbackRule(who=who, within=timedelta(hours=24)),
-        emergency=EmergencyRule(who=who, skips=frozenset({Gate.QUORUM})),
+        requesters=who[Role.ASKER],
+        lockers=who[Role.KEEPER],
+        checks=(CheckRule(name="accepted", reporters=who[Role.REPORTER]),),
+        rollback=RollbackRule(who=who[Role.ROLLER], within=timedelta(hours=24)),
+        emergency=EmergencyRule(who=who[Role.RESCUER], skips=frozenset({Gate.QUORUM})),
     )
-    return policy, CheckRule(name="accepted", reporters=who)
 
 
-ALL_RIGHTS = "S0ALLRIGHTS"
-BY_GROUP = sorted(set(Action) - {Action.WITHDRAW, Action.ROLL_BACK_AT_ONCE})
+BY_GROUP = [
+    (action, role)
+    for action, row in PERMISSIONS.items()
+    for role in sorted(row.to & GROUP_OF.keys())
+    if action is not Action.ROLL_BACK_AT_ONCE
+]
 
 
-@pytest.mark.parametrize("action", BY_GROUP)
+@pytest.mark.parametrize(("action", "role"), BY_GROUP)
 async def test_a_right_by_group_is_there_as_long_as_slack_says_so(
-    world: World, recorded: Recorded, action: Action
+    world: World, recorded: Recorded, action: Action, role: Role
 ) -> None:
     """A member of the group passes; one who left it does not; and where nobody can tell, nothing is recorded."""
     member, other = MEMBERS["plain member"].id, MEMBERS["approver by group"].id
-    group = world.slack.add_group(ALL_RIGHTS, handle="all", users=[member, other])
-    policy, check = by_group_alone(ALL_RIGHTS)
-    govern(world, replace(policy, checks=(check,)))
+    for group in GROUP_OF.values():
+        world.slack.add_group(group, handle=group.lower(), users=[other])
+    world.slack.group(GROUP_OF[role]).users = [other, member]
+    govern(world, by_groups_alone())
     promotion = await brought_to(world, Phase.EXPIRED, await asked(world, DANA))
     recorded.keep()
     attempt = (attempts(world, promotion.id, member) | keeping(world, member))[action]
@@ -633,7 +648,7 @@ async def test_a_right_by_group_is_there_as_long_as_slack_says_so(
         await world.moving(attempt())
     assert recorded.is_same()
     world.slack.faults.errors.clear()
-    group.users = [other]
+    world.slack.group(GROUP_OF[role]).users = [other]
     assert (await answer(world, recorded, attempt)).startswith("You may not"), "one who left it"
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evidence import COMPARE, SUBJECTS, commits
 from world import AMY, BEN, CHANNEL, DANA, GUS, MEL, ROLLOUT, World, world_in
 
+from bot.core.catalog import Image, Target
+from bot.core.dossier import Commits
 from bot.core.promotion import Phase, Promotion, Way
 from bot.messages.gates import START, TELL_ME
 from bot.messages.modals import APP, INCIDENT, REASON
@@ -78,6 +81,38 @@ async def only(world: World) -> Promotion:
     """The one promotion to prod that there is."""
     (promotion,) = await world.store.history(world.target())
     return promotion
+
+
+# --- what is shown of it
+
+
+class SevenCommits:
+    """An app's repository in which seven commits lie between any two builds."""
+
+    async def between(self, _target: Target, _old: Image, _new: Image) -> Commits:
+        """The same seven."""
+        return commits(*SUBJECTS, link=COMPARE)
+
+
+async def test_the_card_shows_the_newest_commits_and_the_thread_all(world: World) -> None:
+    """Who decides sees five of seven on the card, and the whole list as the first words of the thread."""
+    source = {"url": "https://git.example.com/acme/manual-app.git"}
+    apps = {"manual-app": {"image": "ghcr.io/acme/manual-app", "source": source}}
+    world.parts = replace(world.parts, catalog=world.configure(apps=apps))
+    world.sources = SevenCommits()  # type: ignore[assignment]
+    world.engine = world.new_engine()
+    id = await world.request()
+    await world.advance(id)
+    shown, thread = await world.shown(id), await world.thread(id)
+    assert f"<{COMPARE}|7 commits>" in shown
+    subjects = [subject for subject, _ in SUBJECTS]
+    assert [subject in shown for subject in subjects] == [True] * 5 + [False] * 2
+    assert [subject in thread for subject in subjects] == [True] * 7
+    assert thread.startswith(":speech_balloon:")
+    await world.promoter.approve(id, user=AMY)
+    await world.advance_until(id, Phase.COMMITTED)
+    assert "7 commits" not in await world.show(id)
+    assert (await world.thread(id)).count(subjects[-1]) == 1
 
 
 # --- closed gates
@@ -303,7 +338,10 @@ async def test_a_form_that_is_sent_twice_makes_one_emergency(world: World) -> No
         await world.slack.submit(DANA, view.id, {APP: "manual-app"})
         world.slack.workspace.stacks[DANA] = [view]
         await world.slack.submit(DANA, view.id, {APP: "manual-app"})
-        await only(world)
+        shown = world.slack.view(DANA)
+        assert shown is not None
+        assert shown.errors == {}
+        assert (await only(world)).id in str(shown.blocks)
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ async def test_the_requester_and_the_approvers_may_press_it(world: World, user: 
 @pytest.mark.parametrize(
     ("user", "says"),
     [
-        (MEL, "You may not sync manual-app 15 to prod: only the approver or requester may"),
+        (MEL, "You may not sync manual-app 15 to prod: only its requester or its approvers may"),
         (GUS, "guests may not promote"),
         (OLGA, "you are from another workspace"),
     ],

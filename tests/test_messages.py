@@ -659,12 +659,12 @@ def test_plain_words_stay_in_their_line(text: str, limit: int) -> None:
     """Outside words in a sentence have no line break and no formatting, fit, and come back when unescaped."""
     shown, whole = plain(text, limit), plain(text, 10**6)
     assert len(shown.splitlines()) <= 1
-    assert not re.search(r"[*_~`](?!\u200b)", shown)
+    assert not re.search(r"[*_~](?!\u200b)|`", shown)
     assert not re.search(r"[<>]|&(?!(amp|lt|gt);)", shown)
     assert len(shown) <= limit
     assert shown == whole or (shown.endswith("…") and whole.startswith(shown[:-1]))
     bare = whole.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").replace("\u200b", "")
-    assert bare == without_hidden(text)
+    assert bare == without_hidden(text).replace("`", "'")
 
 
 @given(st.text(), st.integers(1, 200))

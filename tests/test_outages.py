@@ -504,9 +504,7 @@ async def test_a_mute_store_is_told_truly_and_the_worker_goes_on(
             assert "it did not answer in time. Nothing was recorded; try again in a moment." in told
             assert (await world.find(id)).approvals == ()
         with contextlib.ExitStack() as muted:
-            muting = Muting(
-                connect(own_store.url, quick=True), lambda: muted.enter_context(own_store.mute())
-            )
+            muting = Muting(connect(own_store.url, quick=True), lambda: muted.enter_context(own_store.mute()))
             async with world.hearing(world.new_promoter(store=muting)):
                 began = time.monotonic()
                 await world.slack.click(AMY, CHANNEL, card.ts, "promotion_approve")

@@ -47,14 +47,14 @@ def refusal(action: Action, *held: Role) -> str:
 # --- the table
 
 ROWS = """
-request, ask again, replace   | asker               |
-approve                       | approver            | requester, author, last requester
+request, ask again, replace   | asker               | author of the rules
+approve                       | approver            | requester, author, last requester, author of the rules
 reject                        | approver            | requester
 withdraw                      | giver of the approval |
 cancel, sync                  | requester, approver |
 roll back                     | asker, roller       |
-roll back at once             | roller              |
-break glass                   | rescuer             |
+roll back at once             | roller              | author of the rules
+break glass                   | rescuer             | author of the rules
 review                        | approver, rescuer   | requester
 report a check                | reporter            | requester
 lock, unlock, block, unblock  | keeper              |

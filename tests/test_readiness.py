@@ -159,20 +159,35 @@ async def test_one_closed_gate_keeps_it_from_being_told(world: World, shut: str)
 
 
 async def test_what_is_there_already_is_no_news(world: World) -> None:
-    """Prod holds 15: nobody is told that it could go there."""
+    """Prod holds 15: nobody is told that it could go there, and nobody outside is asked whether it could."""
     world.push_by_hand("prod", "15")
     await world.values.current(world.target())
     await soaked(world)
     await wished(world)
+    await world.board.wish(Wish(app="manual-app", environment="dev", version="16", user=DANA))
     await Replica(world).look()
+    asked = len(world.argocd.requests)
+    await Replica(world).readiness.look({"manual-app/prod": FIFTEEN})
     assert heard(world) + heard(world, DANA) == []
+    assert len(world.argocd.requests) == asked
+
+
+async def test_what_the_store_holds_back_is_asked_of_nobody_else(world: World) -> None:
+    """As long as soak time is missing, other systems are not asked every minute."""
+    asked = len(world.argocd.requests)
+    await Replica(world).readiness.look({"manual-app/prod": FIFTEEN})
+    assert len(world.argocd.requests) == asked
 
 
 async def test_approvals_alone_are_no_news(world: World) -> None:
-    """Where nothing opens by itself, every build would be ready at once."""
+    """Where nothing opens by itself, every build would be ready at once; and 16 is not asked about while 15 runs."""
     ruled(world, approvals=RULES["approvals"])
+    await wished(world, version="16")
     await Replica(world).look()
+    asked = len(world.argocd.requests)
+    await Replica(world).readiness.look({"manual-app/prod": FIFTEEN})
     assert heard(world) == []
+    assert len(world.argocd.requests) == asked
 
 
 async def test_another_build_is_told_again(world: World) -> None:

@@ -16,6 +16,7 @@ from world import AMY, CHANNEL, DANA, GUS, World, world_in
 from bot.core.board import Lock, Scope
 from bot.core.doing_once import Once
 from bot.core.errors import Closed, Unavailable
+from bot.core.promotion import Phase
 from bot.core.reminding import Reminding
 from bot.core.rereading import Rereading
 from bot.integrations.registry import Registry
@@ -131,10 +132,21 @@ async def test_the_commit_of_another_version_proves_nothing(shop: Shop, told: To
     assert told.messages == []
 
 
+async def test_the_newest_commit_counts(shop: Shop, told: Told) -> None:
+    """The same version was brought twice, and its tag pushed anew between: what was approved last is what is live."""
+    world = shop.world
+    await world.advance_until(await world.committed(), Phase.LIVE)
+    world.push_by_hand("prod", "14")
+    push(shop, "15", PLATFORM, build="two")
+    await world.committed()
+    await reread(shop, rereading(shop, told))
+    assert not [text for _, text in told.messages if "*prod*" in text]
+
+
 async def test_what_nobody_knows_is_not_guessed(shop: Shop, told: Told) -> None:
     """Git holds 16 for prod, and the pods still run 14: no digest of one is held against the other."""
     shop.world.push_by_hand("prod", "16")
-    push(shop, "16", digest_of(f"{IMAGE}:16".encode()))
+    push(shop, "14", digest_of(b"another build"), build="two")
     await reread(shop, rereading(shop, told))
     assert told.messages == []
 
@@ -170,6 +182,7 @@ async def test_news_that_slack_did_not_take_is_told_in_the_next_hour(shop: Shop,
     assert (told.messages, len(shop.world.alarms)) == ([], 1)
     told.is_away, told.closed = False, CHANNEL
     await reread(shop, work)
+    assert told.places == [AUDIT]
     told.closed = ""
     await reread(shop, work)
     assert (told.places, len(shop.world.alarms)) == ([AUDIT], 1)

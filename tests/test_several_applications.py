@@ -302,6 +302,7 @@ async def test_check_names_them_too_and_what_more_rights_would_be_for(world: Reg
         images=world.images,
         board=world.board,
         quick_board=world.board,
+        rulebook=world.rulebook,
         probes=world.probes,
         sources=world.sources,
         client=world.client,

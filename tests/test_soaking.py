@@ -225,9 +225,9 @@ async def test_a_restart_costs_nothing_but_the_look_that_is_left_out(world: Worl
     [
         (LONGEST_GAP, LONGEST_GAP),
         (LONGEST_GAP + SECOND, timedelta(0)),
-        (timedelta(days=2), timedelta(0)),
+        (timedelta(hours=2), timedelta(0)),
         (-MINUTE, timedelta(0)),
-        (-timedelta(days=2), timedelta(0)),
+        (-timedelta(hours=2), timedelta(0)),
     ],
     ids=["gap", "longer gap", "away", "clock back", "clock far back"],
 )
@@ -236,12 +236,12 @@ async def test_a_gap_or_a_jump_of_the_clock_counts_nothing(
 ) -> None:
     """Three minutes are still believed; what is longer, or negative, is not, and the next minute counts again."""
     soaking = process(world)
-    await world.moving(soaking.look())
-    world.clock.at += after
-    await world.moving(soaking.look())
+    for passed in (timedelta(0), after):
+        world.clock.at += passed
+        assert (await world.moving(soaking.look())).reasons == ()
     assert await total(world) == counted
     world.clock.at += MINUTE
-    await world.moving(soaking.look())
+    assert (await world.moving(soaking.look())).reasons == ()
     assert await total(world) == counted + MINUTE
 
 
@@ -382,6 +382,8 @@ async def test_a_strange_target_ends_it_for_no_other() -> None:
             raise ValueError("a defect")
         if number < 3:
             raise Unavailable("Argo CD", "it restarts")
+        for _ in range(100):  # the defect is there before
+            await asyncio.sleep(0)
         done.append(number)
 
     works = [(target("prod"), partial(work, number)) for number in range(20)]

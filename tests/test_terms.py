@@ -445,9 +445,9 @@ async def test_a_rollback_at_once_is_checked_once_more_before_its_commit(
 
 
 async def test_what_a_rollback_has_locked_another_one_passes(past: Past) -> None:
-    """It goes further back, with approvals by then; a promotion stays out until somebody unlocks."""
+    """It goes further back, also the ordinary way; a promotion stays out until somebody unlocks."""
     await past.world.advance_until((await past.roll_back()).id, Phase.COMMITTED)
-    further = await past.roll_back(version="15")
+    further = await past.roll_back(user=DANA)
     assert further.way is None
     target = past.world.target()
     answers = await past.world.new_drafting().gatekeeper.ask(target, None, Image(version="17"))

@@ -29,6 +29,7 @@ from bot.core.catalog import Catalog, Target
 from bot.core.drafting import Drafting
 from bot.core.following import Following
 from bot.core.gatekeeper import Gatekeeper
+from bot.core.guarding import RuleChanges
 from bot.core.keeper import Keeper
 from bot.core.ports import Announcer, Cluster, Directory, Images, Store, ValuesRepository
 from bot.core.promoter import Promoter
@@ -41,6 +42,7 @@ from bot.integrations.calendar import CronCalendar
 from bot.integrations.gitops import GitRepository
 from bot.integrations.probes import HttpProbes
 from bot.integrations.registry import Registry
+from bot.integrations.rulebook import RedisRulebook
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
 from bot.playground import repository as sample
@@ -144,6 +146,7 @@ class World:
         self._closing.push_async_callback(self.stop_argocd)
         client = connect(self.redis_url, quick=False)
         self.store, self.board = RedisStore(client), RedisBoard(client)
+        self.rulebook = RedisRulebook(client)
         self._closing.push_async_callback(self.store.aclose)
         self.values = self.new_writer()
         self.cluster = ArgoCD(
@@ -262,6 +265,7 @@ class World:
             watched=watched,
             board=self.board,
             gatekeeper=gatekeeper,
+            changes=RuleChanges(catalog=parts.catalog, rulebook=self.rulebook, clock=self.clock),
         )
 
     def new_promoter(self, **different: Any) -> Promoter:
@@ -507,6 +511,7 @@ class World:
             images=self.images,
             board=self.board,
             quick_board=self.board,
+            rulebook=self.rulebook,
             probes=self.probes,
             sources=self.sources,
             client=self.client,

@@ -46,6 +46,8 @@ class Engine(Rechecking):
 
     following: Following
     announcing: Announcing
+    policy_revision: str | None = None
+    """The revision that the rules in force come from, where that is known."""
 
     async def advance(self, id: str) -> tuple[int, timedelta | None]:
         """Show where the promotion stands, then take its next step, if there is one.
@@ -270,7 +272,9 @@ class Engine(Rechecking):
             return LOOK_AGAIN
         plan = await self._checked_plan(promotion, target)
         is_there = plan.old_version == promotion.old_version  # else the push itself tells what became of it
-        if await self._lost_right(promotion) or (is_there and await self._moved_since(promotion, target, plan)):
+        if await self._lost_right(promotion) or (
+            is_there and await self._moved_since(promotion, target, plan)
+        ):
             return LOOK_AGAIN
         if not (await self._answers(promotion, target)).are_open:
             return LOOK_AGAIN
@@ -332,7 +336,7 @@ class Engine(Rechecking):
             old=promotion.old_version,
             new=promotion.version,
             digest=promotion.digest,
-            message=trailers.message(promotion, target),
+            message=trailers.message(promotion, target, policy_revision=self.policy_revision),
             author=Author(name=requester.name, email=requester.email),
             at=promotion.approved_at or promotion.requested_at,
             base=promotion.base or "",

@@ -14,15 +14,14 @@ from bot.core.cases import TRIES, Cases, checked_reason, groups_for
 from bot.core.catalog import UNKNOWN, Image, Target, checked_version
 from bot.core.dossier import Dossier
 from bot.core.drafting import Draft, GatesClosed
-from bot.core.errors import Conflict, Refused, TargetBusy
-from bot.core.membership import members_of, require_somebody
+from bot.core.errors import Conflict, Failed, Refused, TargetBusy, Unavailable
+from bot.core.membership import deciding, members_of, require_known_authors, require_somebody
 from bot.core.people import Action, Person
-from bot.core.policy import Gate, Policy
+from bot.core.policy import Gate
 from bot.core.ports import Change
 from bot.core.promotion import Decision, Phase, Promotion, Terms, Way
 from bot.core.seals import request_words
 from bot.core.terms import gates_passed, under
-from bot.core.trailers import one_line
 
 MOST_COMMITS = 500
 """How far back a rollback looks for what was there before, in commits of ours."""
@@ -76,7 +75,7 @@ class Asking(Cases):
         """
         person = await self.member(user)
         target, skips = await self._may_ask(app, environment, person, reason, manner)
-        draft = await self.drafting.draft(target, _checked(version), skips=skips)
+        draft = await self.drafting.draft(target, _checked(version), skips=skips, asker=person.id)
         self._require_change(draft, was_named=version is not None)
         _require_open(draft, waits=manner.waits)
         await self._require_somebody(draft, person)
@@ -91,7 +90,7 @@ class Asking(Cases):
         """Could this person ask for it now, and who could approve it? Nothing is recorded."""
         person = await self.member(user)
         target = self.catalog.target(app, environment)
-        draft = await self.drafting.draft(target, _checked(version), skips=frozenset())
+        draft = await self.drafting.draft(target, _checked(version), skips=frozenset(), asker=person.id)
         why_not = ""
         try:
             self._require_change(draft, was_named=version is not None)
@@ -106,7 +105,7 @@ class Asking(Cases):
         person = await self.member(user)
         target = self.catalog.target(app, environment)
         await self._require_right(Action.REQUEST, target, person)
-        draft = await self.drafting.draft(target, _checked(version), skips=frozenset())
+        draft = await self.drafting.draft(target, _checked(version), skips=frozenset(), asker=person.id)
         self._require_change(draft, was_named=version is not None)
         wish = Wish(app=app, environment=environment, version=draft.image.version, user=person.id)
         own = [each for each in await self.drafting.board.wishes() if each.user == person.id]
@@ -214,6 +213,7 @@ class Asking(Cases):
         if rule is None or not target.policy.needs_approval:
             return None
         held = await self._standing(target, person, rule.who.groups)
+        held |= await self.drafting.changes.roles(person.signer, target)
         if not people.may(Action.ROLL_BACK_AT_ONCE, held) or not wanted.image.has_digest:
             return None
         now = await self.values.current(target)
@@ -224,9 +224,12 @@ class Asking(Cases):
         return Way.AT_ONCE if is_soon or await self._is_degraded(target) else None
 
     async def _is_degraded(self, target: Target) -> bool:
-        facts = await asyncio.gather(
-            *(self.cluster.observe(target, each, refresh=False) for each in target.applications)
-        )
+        """Where nobody can tell it is not, and the ordinary way is still there."""
+        looks = (self.cluster.observe(target, each, refresh=False) for each in target.applications)
+        try:
+            facts = await asyncio.gather(*looks)
+        except (Unavailable, Failed):
+            return False
         return any(each.health == "Degraded" for each in facts)
 
     def _require_change(self, draft: Draft, *, was_named: bool) -> None:
@@ -261,6 +264,7 @@ class Asking(Cases):
         held = people.standing(person, target.policy, {})
         if not people.may(action, held):
             held = await self._standing(target, person, groups_for(action, target.policy))
+        held |= await self.drafting.changes.roles(person.signer, target)
         people.require(action, held, f"promotions of {target.app} to {target.environment}")
 
     async def _standing(
@@ -373,13 +377,13 @@ class Asking(Cases):
         policy, dossier = draft.target.policy, draft.dossier
         if not policy.needs_approval:
             return
-        never = {person.id}
+        never = {person.id, *await self.drafting.changes.ids(draft.target)}
+        require_known_authors(policy, dossier)
         if not policy.commit_authors:
-            _require_known_authors(policy, dossier)
             never |= {author.user for author in dossier.authors if author.user}
         if not policy.last_requester and dossier.last_requester:
             never.add(dossier.last_requester)
-        members = await members_of(self.directory, policy.deciding_groups)
+        members = await deciding(self.directory, policy)
         await require_somebody(
             self.directory, policy, members, never=frozenset(never), where=draft.target.environment
         )
@@ -416,23 +420,3 @@ def _require_open(draft: Draft, *, waits: bool) -> None:
     """Raise `GatesClosed` unless each gate is open, or may open by itself where the request waits for that."""
     if any(not (waits and answer.may_open) for answer in draft.answers.closed):
         raise GatesClosed(draft)
-
-
-def _require_known_authors(policy: Policy, dossier: Dossier) -> None:
-    """Where authors may not approve, it must be known who they are."""
-    commits = dossier.source
-    if policy.unknown_authors:
-        return
-    if commits is None or not commits.are_all_known:
-        why = (
-            commits.unknown
-            if commits and commits.unknown
-            else "there are too many commits, or none are known"
-        )
-        raise Refused(f"Authors of its commits may not approve it, and nobody can tell who they are: {why}.")
-    strangers = sorted({one_line(author.author) for author in dossier.authors if author.user is None})
-    if strangers:
-        raise Refused(
-            f"Authors of its commits may not approve it, and I do not know who {', '.join(strangers[:5])} is in "
-            "Slack. Add the address to identities in promote.yaml."
-        )

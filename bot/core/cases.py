@@ -9,8 +9,8 @@ from bot.core import people
 from bot.core.catalog import Catalog, Target
 from bot.core.drafting import Drafting
 from bot.core.errors import Conflict, Newer, Refused
-from bot.core.membership import known_dossier, members_of
-from bot.core.people import Action, Person
+from bot.core.membership import deciding, known_dossier
+from bot.core.people import Action, Person, Role
 from bot.core.policy import Policy
 from bot.core.ports import Change, Clock, Cluster, Directory, Images, Store, ValuesRepository
 from bot.core.promotion import Promotion
@@ -69,12 +69,12 @@ class Cases:
         person = await self.member(user)
         # What it brings only decides who may approve: whose dossier is lost can still be cancelled.
         dossier = await known_dossier(self.store, promotion) if action is Action.APPROVE else None
-        held = people.roles(person, promotion, policy, {}, dossier)
-        if (
-            not people.may(action, held) or policy.denied.groups
-        ):  # groups are asked of Slack only where they matter
-            members = await members_of(self.directory, groups_for(action, policy))
-            held = people.roles(person, promotion, policy, members, dossier)
+        changed = await self.drafting.changes.roles(person.signer, target)
+        held = people.roles(person, promotion, policy, {}, dossier) | changed
+        is_sure = people.may(action, held - {Role.APPROVER} if policy.denied.groups else held)
+        if not is_sure:  # user groups are asked of Slack only where they matter
+            members = await deciding(self.directory, policy, groups_for(action, policy))
+            held = people.roles(person, promotion, policy, members, dossier) | changed
         people.require(action, held, promotion.title)
         return promotion, target, person
 

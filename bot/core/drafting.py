@@ -14,6 +14,7 @@ from bot.core.dossier import Commits, Dossier
 from bot.core.errors import Failed, Refused, Unavailable
 from bot.core.gatekeeper import Gatekeeper
 from bot.core.gates import Answer, Answers
+from bot.core.guarding import RuleChanges
 from bot.core.policy import Gate
 from bot.core.ports import Cluster, Directory, Images, Plan, Sources, ValuesRepository, Watched
 from bot.core.rollout import ApplicationFacts
@@ -68,8 +69,11 @@ class Drafting:
     watched: Watched
     board: Board
     gatekeeper: Gatekeeper
+    changes: RuleChanges
 
-    async def draft(self, target: Target, version: str | None, *, skips: frozenset[Gate]) -> Draft:
+    async def draft(
+        self, target: Target, version: str | None, *, skips: frozenset[Gate], asker: str = ""
+    ) -> Draft:
         """What it would be to bring a version; without one, what the environment before runs."""
         source = self.catalog.before(target)
         found = await self._found(target, source, version)
@@ -77,7 +81,7 @@ class Drafting:
         plan = await self.values.plan(target, image.version, digest=image.digest)
         dossier, answers = await asyncio.gather(
             self._dossier(target, source, plan, found),
-            self.gatekeeper.ask(target, source, image, skips=skips),
+            self.gatekeeper.ask(target, source, image, skips=skips, asker=asker),
         )
         first = _asked_first(found.answers, skips)
         return Draft(

@@ -42,12 +42,13 @@ class Gatekeeper:
         skips: frozenset[Gate] = frozenset(),
         is_quick: bool = False,
         is_rollback: bool = False,
+        asker: str = "",
     ) -> Answers:
         """What every gate says now, in a fixed order; `skips` are not asked.
 
         Quick is what the store and the clock alone can tell, for a click that has to be answered at once.
         """
-        questions = self._questions(target, source, image, is_rollback=is_rollback)
+        questions = self._questions(target, source, image, is_rollback=is_rollback, asker=asker)
         if is_quick:
             questions = [each for each in questions if each[0] not in (Gate.PROBES, Gate.PARITY)]
         asked = [(gate, question) for gate, question in questions if gate not in skips]
@@ -55,7 +56,7 @@ class Gatekeeper:
         return Answers(tuple(answer for found in answers for answer in found))
 
     def _questions(
-        self, target: Target, source: Target | None, image: Image, *, is_rollback: bool
+        self, target: Target, source: Target | None, image: Image, *, is_rollback: bool, asker: str
     ) -> list[tuple[Gate, Question]]:
         policy = target.policy
         found: list[tuple[Gate, Question]] = [
@@ -65,7 +66,7 @@ class Gatekeeper:
         if source and policy.soak:
             found.append((Gate.SOAK, lambda: self._soak(target, source, image)))
         if source and policy.checks:
-            found.append((Gate.CHECKS, lambda: self._checks(target, source, image)))
+            found.append((Gate.CHECKS, lambda: self._checks(target, source, image, asker)))
         if policy.windows:
             found.append((Gate.WINDOWS, lambda: self._windows(target)))
         if source and policy.parity:
@@ -84,10 +85,10 @@ class Gatekeeper:
         soaked = await self.board.soaked(source.app, source.environment, image)
         return (gates.soak(target.policy, source, soaked, now=self.clock.now()),)
 
-    async def _checks(self, target: Target, source: Target, image: Image) -> tuple[Answer, ...]:
+    async def _checks(self, target: Target, source: Target, image: Image, asker: str) -> tuple[Answer, ...]:
         found = await self.board.reports(source.app, source.environment, image.version)
         genuine = [report for report in found if self.sealer.report_is_genuine(report)]
-        return gates.checks(target.policy, source, image, genuine)
+        return gates.checks(target.policy, source, image, genuine, asker=asker)
 
     async def _windows(self, target: Target) -> tuple[Answer, ...]:
         return (gates.windows(self.calendar.hours(target.policy.windows, self.clock.now())),)

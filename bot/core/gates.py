@@ -137,9 +137,15 @@ def soak(policy: Policy, source: Target, soaked: Soaked | None, *, now: datetime
     return Answer(gate=Gate.SOAK, stand=Stand.WAITS, says=says, opens_at=opens_at)
 
 
-def checks(policy: Policy, source: Target, image: Image, reports: Iterable[Report]) -> tuple[Answer, ...]:
-    """Is there a good verdict of each check, for this very build? One for another digest counts as missing."""
-    found = {report.check: report for report in reports if report.image == image}
+def checks(
+    policy: Policy, source: Target, image: Image, reports: Iterable[Report], *, asker: str = ""
+) -> tuple[Answer, ...]:
+    """Is there a good verdict of each check, for this very build? One for another digest counts as missing.
+
+    So does a good one of whoever asks for the promotion.
+    """
+    counted = (each for each in reports if each.image == image and not (each.passed and each.by == asker))
+    found = {report.check: report for report in counted}
     return tuple(_check(rule.name, source, found.get(rule.name)) for rule in policy.checks)
 
 

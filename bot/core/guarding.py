@@ -15,6 +15,7 @@ from typing import Protocol
 from bot.core.board import Board
 from bot.core.catalog import Catalog, Target, sha256
 from bot.core.errors import Gone, Unavailable
+from bot.core.people import Role
 from bot.core.ports import Clock
 from bot.core.promotion import Signer
 from bot.core.rule_lines import EVERYWHERE, audits, difference, rules
@@ -225,6 +226,10 @@ class RuleChanges:
         address = (who.email or "").lower()
         authors = await self._authors(target)
         return who.id in self._ids(authors) or any(author.lower() == address for author in authors)
+
+    async def roles(self, who: Signer, target: Target) -> frozenset[Role]:
+        """What that makes of the person."""
+        return frozenset({Role.POLICY_AUTHOR} if await self.are_by(who, target) else ())
 
     async def ids(self, target: Target) -> frozenset[str]:
         """The Slack ids of those who have, as far as they are known without asking Slack."""

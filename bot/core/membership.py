@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bot.core import people
 from bot.core.dossier import Dossier
-from bot.core.errors import Refused
+from bot.core.errors import Refused, Unavailable
 from bot.core.people import Person
 from bot.core.policy import Members, Policy
 from bot.core.ports import Directory, Store
@@ -16,7 +16,7 @@ from bot.core.trailers import one_line
 
 MOST_NAMED = 5
 MOST_ASKED = 100
-"""How many of the named people are looked up; a policy whose first hundred have all left needs a look anyway."""
+"""How many of the named people are looked up; whoever comes after them counts as here: nobody is refused unasked."""
 
 
 async def members_of(directory: Directory, groups: Iterable[str]) -> Members:
@@ -39,6 +39,18 @@ async def known_dossier(store: Store, promotion: Promotion) -> Dossier:
     return found
 
 
+async def deciding(directory: Directory, policy: Policy, more: Iterable[str] = ()) -> Members:
+    """The people of each group that decides about an approval, and of `more`.
+
+    Raises `Unavailable` where a group that `deny` names has nobody: Slack says so of one that was disabled, too, and
+    whoever was denied must not be let in by that.
+    """
+    members = await members_of(directory, policy.deciding_groups | frozenset(more))
+    if gone := sorted(group for group in policy.denied.groups if not members[group]):
+        raise Unavailable("Slack", f"nobody is in the user group {gone[0]}, which deny of promote.yaml names")
+    return members
+
+
 def is_member(person: Person) -> bool:
     """Is this a full member of the workspace?"""
     try:
@@ -53,9 +65,9 @@ async def require_somebody(
 ) -> None:
     """Raise `Refused`, with who is missing, for a policy that nobody living can satisfy; `never` may not approve."""
     named = policy.users.union(*(members.get(group, frozenset()) for group in policy.groups))
-    candidates = sorted(user for user in named - never if policy.admits(user, members))[:MOST_ASKED]
-    living: set[str] = set()
-    for user in candidates:
+    candidates = sorted(user for user in named - never if policy.admits(user, members))
+    living = set(candidates[MOST_ASKED:])
+    for user in candidates[:MOST_ASKED]:
         if policy.is_satisfied(living, members):
             return
         if is_member(await directory.person(user)):

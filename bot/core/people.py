@@ -68,6 +68,7 @@ class Role(StrEnum):
     GIVER = "giver of the approval"
     AUTHOR = "author"
     LAST_REQUESTER = "last requester"
+    POLICY_AUTHOR = "author of the rules"
 
 
 MEANINGS: Mapping[Role, str] = {
@@ -83,6 +84,7 @@ MEANINGS: Mapping[Role, str] = {
     Role.GIVER: "who approved it",
     Role.AUTHOR: "who wrote one of its commits, where `commit_authors` is false",
     Role.LAST_REQUESTER: "who asked for what is there now, where `last_requester` is false",
+    Role.POLICY_AUTHOR: "who changed the rules of the environment within the last 24 hours",
 }
 """What each role is, for the documentation and for refusals."""
 
@@ -100,17 +102,19 @@ def _row(*to: Role, never: tuple[Role, ...] = ()) -> Permission:
 
 
 PERMISSIONS: Mapping[Action, Permission] = {
-    Action.REQUEST: _row(Role.ASKER),
-    Action.APPROVE: _row(Role.APPROVER, never=(Role.REQUESTER, Role.AUTHOR, Role.LAST_REQUESTER)),
+    Action.REQUEST: _row(Role.ASKER, never=(Role.POLICY_AUTHOR,)),
+    Action.APPROVE: _row(
+        Role.APPROVER, never=(Role.REQUESTER, Role.AUTHOR, Role.LAST_REQUESTER, Role.POLICY_AUTHOR)
+    ),
     Action.REJECT: _row(Role.APPROVER, never=(Role.REQUESTER,)),
     Action.CANCEL: _row(Role.REQUESTER, Role.APPROVER),
     Action.WITHDRAW: _row(Role.GIVER),
-    Action.ASK_AGAIN: _row(Role.ASKER),
+    Action.ASK_AGAIN: _row(Role.ASKER, never=(Role.POLICY_AUTHOR,)),
     Action.SYNC: _row(Role.REQUESTER, Role.APPROVER),
     Action.ROLL_BACK: _row(Role.ASKER, Role.ROLLER),
-    Action.ROLL_BACK_AT_ONCE: _row(Role.ROLLER),
-    Action.REPLACE: _row(Role.ASKER),
-    Action.EMERGENCY: _row(Role.RESCUER),
+    Action.ROLL_BACK_AT_ONCE: _row(Role.ROLLER, never=(Role.POLICY_AUTHOR,)),
+    Action.REPLACE: _row(Role.ASKER, never=(Role.POLICY_AUTHOR,)),
+    Action.EMERGENCY: _row(Role.RESCUER, never=(Role.POLICY_AUTHOR,)),
     Action.REVIEW: _row(Role.APPROVER, Role.RESCUER, never=(Role.REQUESTER,)),
     Action.REPORT: _row(Role.REPORTER, never=(Role.REQUESTER,)),
     Action.LOCK: _row(Role.KEEPER),
@@ -196,6 +200,7 @@ _NEVER: Mapping[Role, str] = {
     Role.REQUESTER: "You asked for {what}",
     Role.AUTHOR: "You wrote one of the commits of {what}",
     Role.LAST_REQUESTER: "You asked for what {what} replaces",
+    Role.POLICY_AUTHOR: "You changed the rules that hold for {what} within the last 24 hours",
 }
 
 _ON_CARD: Mapping[Role, str] = {Role.REQUESTER: "its requester", Role.APPROVER: "its approvers"}

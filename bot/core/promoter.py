@@ -69,6 +69,7 @@ class Promoter(Asking):
             skips=gates_passed_by(promotion, target),
             is_quick=True,
             is_rollback=promotion.is_rollback,
+            asker=promotion.requested_by.id,
         )
         standing = [each for each in answers.closed if not (promotion.waits and each.may_open)]
         if standing:

@@ -13,7 +13,7 @@ from bot.core.drafting import Drafting
 from bot.core.errors import Failed, Refused, Unavailable
 from bot.core.gates import Answers
 from bot.core.gates import span as in_words
-from bot.core.membership import is_member, known_dossier, members_of
+from bot.core.membership import deciding, is_member, known_dossier, members_of
 from bot.core.people import Action
 from bot.core.policy import Members
 from bot.core.ports import Clock, Directory, Images, Plan, Store, ValuesRepository
@@ -80,15 +80,18 @@ class Rechecking:
         return ""
 
     async def _lost_right(self, promotion: Promotion) -> str:
-        """Why whoever took a shorter way may not take it any more; empty where they may, or it was the ordinary one."""
+        """Why whoever asked may not do so any more: by a shorter way, or having changed the rules; else empty."""
+        target = self.catalog.target(promotion.app, promotion.environment)
+        changed = await self.drafting.changes.roles(promotion.requested_by, target)
         if promotion.way is None:
-            return ""
+            is_barred = changed and not promotion.is_rollback
+            return f"{promotion.requested_by.name} changed the rules for it of late" if is_barred else ""
         action = Action.EMERGENCY if promotion.is_emergency else Action.ROLL_BACK_AT_ONCE
-        policy = self.catalog.target(promotion.app, promotion.environment).policy
+        policy = target.policy
         named = (policy.emergency and policy.emergency.who, policy.rollback and policy.rollback.who)
         groups = frozenset(group for listed in named if listed for group in listed.groups)
         person = await self.directory.person(promotion.requested_by.id)
-        held = people.standing(person, policy, await members_of(self.directory, groups))
+        held = people.standing(person, policy, await members_of(self.directory, groups)) | changed
         if is_member(person) and people.may(action, held):
             return ""
         return f"{promotion.requested_by.name} may not {action} any more"
@@ -100,6 +103,7 @@ class Rechecking:
             Image(version=promotion.version, digest=promotion.digest),
             skips=gates_passed_by(promotion, target),
             is_rollback=promotion.is_rollback,
+            asker=promotion.requested_by.id,
         )
 
     async def _still_valid(self, promotion: Promotion, target: Target) -> tuple[Approval, ...]:
@@ -109,6 +113,7 @@ class Rechecking:
         for approval in promotion.approvals:
             person = await self.directory.person(approval.by.id)
             held = people.roles(person, promotion, target.policy, members, dossier)
+            held |= await self.drafting.changes.roles(person.signer, target)
             if is_member(person) and people.may(Action.APPROVE, held):
                 kept.append(approval)
         return tuple(kept)
@@ -118,7 +123,7 @@ class Rechecking:
         return await self.store.dossier(promotion.id) or Dossier()
 
     async def _members(self, target: Target) -> Members:
-        return await members_of(self.directory, target.policy.deciding_groups)
+        return await deciding(self.directory, target.policy)
 
     async def _checked_plan(self, promotion: Promotion, target: Target) -> Plan:
         """The known tip is enough where it holds what was approved: the push itself compares it with the remote."""

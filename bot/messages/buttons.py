@@ -8,7 +8,7 @@ from bot.core.people import Action
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look, Progress, Stage
 from bot.messages.advice import blamed
-from bot.messages.mrkdwn import Block, code, cut, escape, mrkdwn, plain, some, words
+from bot.messages.mrkdwn import Block, code, cut, escape, mrkdwn, plain, some, without_hidden, words
 
 AGAIN = (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAILED)
 """Where asking again makes sense, as long as nothing was committed."""
@@ -145,7 +145,7 @@ def _button(promotion: Promotion, action: Action, label: str, *, style: str | No
         "type": "button",
         "action_id": action_id(action),
         "text": words(label),
-        "accessibility_label": cut(f"{label.rstrip('…')}: {promotion.title}", 75),
+        "accessibility_label": cut(without_hidden(f"{label.rstrip('…')}: {promotion.title}"), 75),
         # The id and the content that is shown, never facts: everything else is read from the store at the click.
         "value": f"{promotion.id} {promotion.content_hash}",
     }

@@ -14,9 +14,10 @@ from typing import Any
 Block = dict[str, Any]
 
 MOST_NAMES = 8
+LONGEST_LINE = 290
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-UNFORMATTED = {character: f"{character}\u200b" for character in "*_~`"}
-"""A zero-width space after it keeps a character from formatting anything."""
+UNFORMATTED = {character: f"{character}\u200b" for character in "*_~"} | {"`": "'"}
+"""A zero-width space after it keeps a character from formatting anything; a backtick begins code all the same."""
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of characters that nobody sees: controls, marks that turn the direction of text, halves of a pair."""
 SHOWN = "\ufffd"
@@ -61,20 +62,22 @@ def plain(text: str, limit: int = 300) -> str:
 
 def code(text: str, limit: int = 128) -> str:
     """Outside words as code; backticks cannot end it early."""
-    inner = with_hidden_shown(" ".join(text.replace("`", "'").split()))
-    return f"`{_fitted(inner, limit, ENTITIES) or ' '}`"
+    return f"`{_coded(' '.join(text.split()), limit) or ' '}`"
 
 
 def fenced(text: str, limit: int = 2000) -> str:
     """Outside lines as a code block."""
-    inner = with_hidden_shown(text.replace("`", "'"))
-    return f"```{_fitted(inner, limit, ENTITIES)}```"
+    return f"```{_coded(text, limit)}```"
 
 
 def diff(before: str, after: str) -> str:
-    """One line before and after, as a code block; a break in either cannot pose as another line."""
-    lines = (text.replace("\n", SHOWN) for text in (before, after))
-    return fenced("- {}\n+ {}".format(*lines), 600)
+    """One line before and after, as a code block; neither can pose as another line, or push the other one out."""
+    old, new = (_coded(text.replace("\n", SHOWN), LONGEST_LINE) for text in (before, after))
+    return f"```- {old}\n+ {new}```"
+
+
+def _coded(text: str, limit: int) -> str:
+    return _fitted(with_hidden_shown(text.replace("`", "'")), limit, ENTITIES)
 
 
 def _fitted(text: str, limit: int, shown_as: Mapping[str, str]) -> str:
@@ -126,7 +129,7 @@ def mention(user: str) -> str:
 
 def link(url: str | None, text: str) -> str:
     """A link where there is an http address, the bare text where there is none."""
-    if url and re.fullmatch(r"https?://[^\s<>|]+", url) and url == without_hidden(url):
+    if url and re.fullmatch(r"https?://[^\s<>|`]+", url) and url == without_hidden(url):
         return f"<{escape(url)}|{text}>"
     return text
 
@@ -154,7 +157,7 @@ def mrkdwn(text: str, limit: int) -> Block:
 
 def header(text: str) -> Block:
     """The line that becomes the notification."""
-    return {"type": "header", "text": words(cut(without_hidden(text), 150))}
+    return {"type": "header", "text": words(cut(text, 150))}
 
 
 def section(text: str) -> Block:
@@ -174,4 +177,4 @@ def footnote(text: str) -> Block:
 
 def words(text: str) -> dict[str, Any]:
     """A `plain_text` object."""
-    return {"type": "plain_text", "text": text, "emoji": True}
+    return {"type": "plain_text", "text": without_hidden(text), "emoji": True}
