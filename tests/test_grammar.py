@@ -287,7 +287,7 @@ def test_another_word_is_no_verb(word: str) -> None:
 )
 def test_an_option_that_nobody_knows_does_nothing(name: str, dash: str, place: int) -> None:
     """Wherever it stands before the reason, and whatever a phone makes of its dashes, it is refused by name."""
-    words = "manual-app 15 to prod".split()
+    words = ["manual-app", "15", "to", "prod"]
     words.insert(place, f"{dash}{name}")
     with pytest.raises(Refused) as refused:
         parse(" ".join([*words, "because x"]))

@@ -161,7 +161,7 @@ async def test_a_lock_stops_the_line_until_it_is_taken_away(world: World) -> Non
     await world.command("lock all because a fire", user=MEL)
     assert "*everything* is locked" in await world.answer(MEL)
     await world.command("manual-app 15 to prod")
-    assert "Everything is locked: a fire" in await world.answer()
+    assert "everything is locked: a fire" in await world.answer()
     assert await world.pending() == []
     await world.command("unlock all because it is out", user=BEN)
     assert f"It was locked by <@{MEL}>" in await world.answer(BEN)

@@ -683,6 +683,21 @@ async def test_no_way_is_shorter_because_the_store_says_so(
     assert place.world.value() == "14"
 
 
+async def test_an_ordinary_promotion_of_a_rescuer_does_not_become_an_emergency(place: Place) -> None:
+    """Mel might have broken glass in the freeze, and did not: only the seal knows that."""
+    place.configure(emergency={"who": [RESCUERS], "skips": ["windows"]})
+    id = await place.request(user=MEL)
+    await place.world.promoter.approve(id, user=CARA)
+    await place.world.advance(id)
+    await place.rewrite(id, way=Way.EMERGENCY)
+    await the_freeze_begins(place)
+    await stays_unwritten(place, id)
+    promotion = await place.world.find(id)
+    assert promotion.phase is Phase.STALE
+    assert "its record was changed by somebody else" in (promotion.ending or "")
+    assert [alarm for alarm in place.world.alarms if id in alarm]
+
+
 async def test_an_emergency_cannot_be_turned_into_an_ordinary_promotion(place: Place) -> None:
     """Nobody takes the glass out of the record, and with it the review."""
     id = await breaks_glass(place)
