@@ -134,7 +134,9 @@ class Outside:
 
     def people(self, board: RedisBoard) -> SharedDirectory:
         """Slack's people; what is read of user groups, all replicas share for thirty seconds."""
-        return SharedDirectory(directory=self.directory, board=board)
+        return SharedDirectory(
+            directory=self.directory, board=board, sealer=sealer(self.settings), clock=SystemClock()
+        )
 
     def promoter(self) -> Promoter:
         """What people can do."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from bot.core.board import Board
 from bot.core.people import Person
-from bot.core.ports import Directory
+from bot.core.ports import Clock, Directory
+from bot.core.seals import Sealer
+
+FRESH = timedelta(minutes=1)
+"""The board forgets after thirty seconds of its own clock; ours may differ from another machine's as much again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,10 +21,14 @@ class SharedDirectory:
 
     "About": a process asks once for all who wait in it, and two processes may ask at the same moment. Where the
     board does not answer, nobody asks Slack in its place, and `Unavailable` is raised.
+
+    What is shared carries a seal, as it decides who may approve: what somebody else put there counts for nothing.
     """
 
     directory: Directory
     board: Board
+    sealer: Sealer
+    clock: Clock
     _asked: dict[str, asyncio.Task[frozenset[str]]] = field(default_factory=dict, init=False)
 
     async def person(self, user: str) -> Person:
@@ -40,12 +49,28 @@ class SharedDirectory:
         return await self.directory.owner_of(email)
 
     async def _shared(self, group: str) -> frozenset[str]:
-        known = await self.board.group(group)
-        if known is not None:
+        kept = await self.board.group(group)
+        if kept is not None and (known := self._genuine(group, kept)) is not None:
             return known
+        at = self.clock.now()  # before the question: the answer is no older than that
         members = await self.directory.members(group)
-        await self.board.keep_group(group, sorted(members))
+        seal = self.sealer.group_seal(group, members, at)
+        await self.board.keep_group(group, [*sorted(members), f"{at.isoformat()} {seal}"])
         return members
+
+    def _genuine(self, group: str, kept: frozenset[str]) -> frozenset[str] | None:
+        """The members, where one of us has kept them a moment ago; beside the ids stands one seal, with a blank in it."""
+        members = frozenset(each for each in kept if " " not in each)
+        for word in kept - members:
+            text, _, seal = word.partition(" ")
+            try:
+                at = datetime.fromisoformat(text)
+                is_fresh = abs(self.clock.now() - at) <= FRESH
+            except (TypeError, ValueError):  # no moment, or one without a zone
+                continue
+            if is_fresh and self.sealer.group_is_genuine(seal, group, members, at):
+                return members
+        return None
 
     def _forget(self, group: str, asked: asyncio.Task[frozenset[str]]) -> None:
         del self._asked[group]

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from handlers.ready import ask_for
 from test_soaking import FIFTEEN, compared, push, ruled
 from world import AMY, CHANNEL, DANA, GUS, World, world_in
 
@@ -21,7 +22,6 @@ from bot.integrations.slack import SlackNotices
 from bot.messages import ready as messages
 from bot.messages.ready import ASK_FOR
 from bot.worker import end
-from handlers.ready import ask_for
 
 CHECKS = [{"name": name, "reporters": [AMY]} for name in ("unit", "load")]
 RULES = {"soak": "24h", "checks": CHECKS, "approvals": {"rules": [{"users": [AMY], "min": 1}]}}

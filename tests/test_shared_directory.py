@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from redis_servers import opened
-from world import AMY, BEN, BOT_TOKEN, DANA, GROUP, SIGNING_SECRET, populate
+from world import AMY, BEN, BOT_TOKEN, DANA, GROUP, SEAL_SECRET, SIGNING_SECRET, populate
 
+from bot.app import SystemClock
 from bot.core.errors import Unavailable
+from bot.core.seals import Sealer
 from bot.integrations.board import RedisBoard
 from bot.integrations.redis_address import connect
 from bot.integrations.slack import SlackDirectory, web_client
@@ -42,7 +44,7 @@ class Processes:
         board = RedisBoard(connect(redis_url, quick=True))
         self.closing.push_async_callback(board.aclose)
         people = SlackDirectory(web_client(BOT_TOKEN, api_url=self._slack.api_url))
-        return SharedDirectory(directory=people, board=board)
+        return SharedDirectory(directory=people, board=board, sealer=Sealer(SEAL_SECRET), clock=SystemClock())
 
 
 @pytest.fixture

@@ -106,8 +106,10 @@ class Engine(Rechecking):
             return back_off(look.tries)
         if look.waits_for or (look.held_by and again == NOW):
             latest = await self.store.look(promotion.id)
+            held_by = "" if again == NOW else latest.held_by
             await self.store.save_look(
-                promotion.id, replace(latest, waits_for="", held_by="", not_before=None, tries=0, breaks=0)
+                promotion.id,
+                replace(latest, waits_for="", held_by=held_by, not_before=None, tries=0, breaks=0),
             )
         return again
 
@@ -208,7 +210,9 @@ class Engine(Rechecking):
         now, answers = self.clock.now(), await self._answers(promotion, target)
         if answers.are_open:
             return None
-        if promotion.waits and all(answer.may_open for answer in answers.closed):
+        # What was tried before cannot be called off any more, so it does not wait for days either.
+        is_untried = promotion.base is None
+        if promotion.waits and is_untried and all(answer.may_open for answer in answers.closed):
             await self._wait_for_gates(promotion, answers)
             opens_in = answers.opens_at - now if answers.opens_at else GATES_ASKED_EVERY
             return min(max(opens_in, NOW), GATES_ASKED_EVERY)
@@ -268,13 +272,15 @@ class Engine(Rechecking):
         is_satisfied = target.policy.is_satisfied(
             [approval.by.id for approval in kept], await self._members(target)
         )
-        if self.sealer.doubt(promotion, target) or not is_satisfied:
+        # A record from long ago that says it is being written would else be written now.
+        reopened = promotion.reopen(at=self.clock.now())
+        if not is_satisfied:
             return LOOK_AGAIN
+        if await self._may_not_be_written(reopened, target):
+            raise Unavailable("the git host", "nobody has heard yet what became of the last push")
         plan = await self._checked_plan(promotion, target)
         is_there = plan.old_version == promotion.old_version  # else the push itself tells what became of it
-        if await self._lost_right(promotion) or (
-            is_there and await self._moved_since(promotion, target, plan)
-        ):
+        if is_there and await self._moved_since(promotion, target, plan):
             return LOOK_AGAIN
         if not (await self._answers(promotion, target)).are_open:
             return LOOK_AGAIN
@@ -303,9 +309,14 @@ class Engine(Rechecking):
         rule = target.policy.rollback
         if not promotion.is_rollback or rule is None or not rule.locks:
             return
-        await self.drafting.board.lock(
+        scope, board = Scope(app=target.app, environment=target.environment), self.drafting.board
+        if any(
+            each.scope == scope and each.after is None and each.holds_at(now) for each in await board.locks()
+        ):
+            return  # somebody's own lock holds more than ours would
+        await board.lock(
             Lock(
-                scope=Scope(app=target.app, environment=target.environment),
+                scope=scope,
                 by=promotion.requested_by.id,
                 reason=f"rolled back to {promotion.version} by {promotion.id}",
                 at=now,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from bot.core.catalog import Target
+from bot.core.dossier import Dossier
 from bot.core.errors import Closed, Conflict, Gone, Unavailable
 from bot.core.outcome import Outcome
 from bot.core.ports import Announcer, Card, Clock, Cluster, Store
@@ -74,7 +75,7 @@ class Announcing:
             return pause
         try:
             if promotion.dossier and not promotion.phase.is_final:
-                look = replace(look, dossier=await self.store.dossier(promotion.id))
+                look = replace(look, dossier=await self._dossier(promotion))
             card, again = await self._show(card, promotion, target, look)
             card = await self._tell(card, promotion, look)
             card, review = await self._tell_emergency(card, promotion, target)
@@ -85,6 +86,11 @@ class Announcing:
             await self.store.save_card(promotion.id, Card(edition=card.edition))
             return TRY_AGAIN
         return min((each for each in (again, review, remind) if each is not None), default=None)
+
+    async def _dossier(self, promotion: Promotion) -> Dossier | None:
+        """What an approval counts for; nothing where that is lost, or something else stands in its place."""
+        found = await self.store.dossier(promotion.id)
+        return found if found and found.fingerprint == promotion.dossier else None
 
     async def _show(
         self, card: Card, promotion: Promotion, target: Target, look: Look
@@ -203,7 +209,12 @@ class Announcing:
         if not card.warned:
             with contextlib.suppress(Gone):
                 await self.announcer.warn(target, promotion)
-            await self.store.save_card(promotion.id, replace(card, warned=True))
+            card = await self.store.save_card(promotion.id, replace(card, warned=True))
+        if promotion.is_emergency and not card.is_glass_told:
+            # Audit channel and approvers hear of it also where the app's own channel is closed.
+            with contextlib.suppress(Gone):
+                await self.announcer.tell_emergency(card, target, promotion)
+                await self.store.save_card(promotion.id, replace(card, is_glass_told=True))
         return max(CHANNEL_CLOSED, self._patience(promotion))
 
     def _until(self, at: datetime, most: timedelta) -> timedelta | None:

@@ -145,6 +145,10 @@ class Asking(Cases):
         way = await self._lighter(target, person, wanted, stack, since=at)
         skips = gates_passed(target, way=way, is_rollback=True)
         draft = await self.drafting.draft_back(under(target, skips), wanted.image, skips=skips)
+        if (
+            way and draft.plan.old_version != now.version
+        ):  # what is directly before it was told of another one
+            raise Refused("Something changed at this very moment; try again.")
         if draft.plan.is_done:
             raise Refused(f"{environment} already runs {wanted.image.version}; nothing to roll back.")
         _require_open(draft, waits=False)
@@ -279,7 +283,9 @@ class Asking(Cases):
             for phase in (Phase.REQUESTED, Phase.APPROVED)
             for each in await self.store.in_phase(phase, limit=MOST_LISTED)
         ]
-        own = [each for each in waiting if each.requested_by.id == person.id]
+        # What is not configured any more is kept, but nobody can cancel it.
+        known = {target.name for target in self.catalog.targets}
+        own = [each for each in waiting if each.requested_by.id == person.id and each.target in known]
         if len(own) >= MOST_OPEN:
             names = ", ".join(each.id for each in own[:MOST_OPEN])
             raise Refused(f"You have {len(own)} open requests: {names}. Cancel one, or wait for one to end.")
@@ -335,9 +341,27 @@ class Asking(Cases):
         self, promotion: Promotion, draft: Draft, delivery: str | None, *, replaces: bool = False
     ) -> Promotion:
         """Save it, due now; in the place of what holds the target, where it may have that."""
-        holds, instead_of = not self.catalog.is_first(draft.target), None
         if promotion.dossier:
             await self.store.save_dossier(promotion.id, draft.dossier)
+        try:
+            made = await self._made(promotion, draft, delivery, replaces=replaces)
+        except Refused:
+            await self._forget(promotion)
+            raise
+        if made.id != promotion.id:
+            await self._forget(promotion)
+        return made
+
+    async def _forget(self, promotion: Promotion) -> None:
+        """It was not made, so nothing may be left of it: people may ask in vain as often as they like."""
+        if promotion.dossier:
+            await self.store.forget_dossier(promotion.id)
+
+    async def _made(
+        self, promotion: Promotion, draft: Draft, delivery: str | None, *, replaces: bool
+    ) -> Promotion:
+        """It, or the one that the delivery made before."""
+        holds, instead_of = not self.catalog.is_first(draft.target), None
         for _ in range(TRIES):
             try:
                 id = await self.store.create(promotion, delivery=delivery, holds=holds, instead_of=instead_of)
@@ -392,8 +416,10 @@ class Asking(Cases):
 def _instead_of(promotion: Promotion, held: Promotion, *, replaces: bool) -> Change | None:
     """A rollback or an emergency goes before what is not being written; another request before one nobody approved."""
     may_be_written = held.base is not None or held.phase not in (Phase.REQUESTED, Phase.APPROVED)
-    goes_first = (promotion.is_rollback and not held.is_rollback) or (
-        promotion.is_emergency and not held.is_emergency
+    goes_first = (
+        (promotion.is_rollback and not (held.is_rollback or held.is_emergency))
+        or (promotion.is_emergency and not held.is_emergency)
+        or (promotion.way is Way.AT_ONCE and held.way is None)
     )
     is_untouched = held.phase is Phase.REQUESTED and not held.approvals and not held.is_rollback
     if may_be_written or not (goes_first or (replaces and is_untouched)):

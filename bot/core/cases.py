@@ -62,11 +62,11 @@ class Cases:
         return target_for(promotion, self.catalog.target(promotion.app, promotion.environment))
 
     async def _authorised(self, action: Action, id: str, user: str) -> tuple[Promotion, Target, Person]:
+        person = await self.member(user)  # nobody else learns even which promotions there are
         promotion = await self.find(id)
         target = self.target_of(promotion)
         # Who may approve is a matter of the rules of the target, also where this promotion needs nobody's approval.
         policy = self.catalog.target(promotion.app, promotion.environment).policy
-        person = await self.member(user)
         # What it brings only decides who may approve: whose dossier is lost can still be cancelled.
         dossier = await known_dossier(self.store, promotion) if action is Action.APPROVE else None
         changed = await self.drafting.changes.roles(person.signer, target)

@@ -72,9 +72,9 @@ class Drafting:
     changes: RuleChanges
 
     async def draft(
-        self, target: Target, version: str | None, *, skips: frozenset[Gate], asker: str = ""
+        self, target: Target, version: str | None, *, skips: frozenset[Gate], asker: str | None = None
     ) -> Draft:
-        """What it would be to bring a version; without one, what the environment before runs."""
+        """What it would be for `asker` to bring a version; without one, what the environment before runs."""
         source = self.catalog.before(target)
         found = await self._found(target, source, version)
         image = found.image
@@ -267,7 +267,8 @@ class Drafting:
         words = sorted(
             f"{report.check} {'passed' if report.passed else 'failed'}"
             for report in reports
-            if report.image == image and self.gatekeeper.sealer.report_is_genuine(report)
+            if (report.app, report.environment, report.image) == (*place, image)
+            and self.gatekeeper.sealer.report_is_genuine(report)
         )
         return Dossier(soaked=soaked.total if soaked else None, checks=tuple(words))
 

@@ -42,9 +42,9 @@ class Gatekeeper:
         skips: frozenset[Gate] = frozenset(),
         is_quick: bool = False,
         is_rollback: bool = False,
-        asker: str = "",
+        asker: str | None = None,
     ) -> Answers:
-        """What every gate says now, in a fixed order; `skips` are not asked.
+        """What every gate says now, in a fixed order; `skips` are not asked. `asker` is who asks for it.
 
         Quick is what the store and the clock alone can tell, for a click that has to be answered at once.
         """
@@ -56,7 +56,7 @@ class Gatekeeper:
         return Answers(tuple(answer for found in answers for answer in found))
 
     def _questions(
-        self, target: Target, source: Target | None, image: Image, *, is_rollback: bool, asker: str
+        self, target: Target, source: Target | None, image: Image, *, is_rollback: bool, asker: str | None
     ) -> list[tuple[Gate, Question]]:
         policy = target.policy
         found: list[tuple[Gate, Question]] = [
@@ -85,7 +85,9 @@ class Gatekeeper:
         soaked = await self.board.soaked(source.app, source.environment, image)
         return (gates.soak(target.policy, source, soaked, now=self.clock.now()),)
 
-    async def _checks(self, target: Target, source: Target, image: Image, asker: str) -> tuple[Answer, ...]:
+    async def _checks(
+        self, target: Target, source: Target, image: Image, asker: str | None
+    ) -> tuple[Answer, ...]:
         found = await self.board.reports(source.app, source.environment, image.version)
         genuine = [report for report in found if self.sealer.report_is_genuine(report)]
         return gates.checks(target.policy, source, image, genuine, asker=asker)

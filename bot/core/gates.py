@@ -138,18 +138,23 @@ def soak(policy: Policy, source: Target, soaked: Soaked | None, *, now: datetime
 
 
 def checks(
-    policy: Policy, source: Target, image: Image, reports: Iterable[Report], *, asker: str = ""
+    policy: Policy, source: Target, image: Image, reports: Iterable[Report], *, asker: str | None = None
 ) -> tuple[Answer, ...]:
     """Is there a good verdict of each check, for this very build? One for another digest counts as missing.
 
-    So does a good one of whoever asks for the promotion.
+    A verdict counts where it was given, wherever it is kept; not for who asks on the strength of it.
     """
-    counted = (each for each in reports if each.image == image and not (each.passed and each.by == asker))
-    found = {report.check: report for report in counted}
-    return tuple(_check(rule.name, source, found.get(rule.name)) for rule in policy.checks)
+    found = {
+        report.check: report
+        for report in reports
+        if (report.app, report.environment, report.image) == (source.app, source.environment, image)
+    }
+    return tuple(_check(rule.name, source, found.get(rule.name), asker) for rule in policy.checks)
 
 
-def _check(name: str, source: Target, report: Report | None) -> Answer:
+def _check(name: str, source: Target, report: Report | None, asker: str | None) -> Answer:
+    if report and report.passed and report.by == asker:
+        return closed(Gate.CHECKS, f"check {name}: who asks has reported it, so somebody else must")
     if report is None:
         return closed(
             Gate.CHECKS, f"check {name}: nobody has reported it for this build in {source.environment}"

@@ -143,6 +143,10 @@ class Store(Protocol):
         """Keep it as long as the promotion may be open."""
         ...
 
+    async def forget_dossier(self, id: str) -> None:
+        """The promotion was not made after all."""
+        ...
+
 
 class Queue(Protocol):
     """The due set: which promotion is to be looked at next. Every method may raise `Unavailable`."""

@@ -18,7 +18,8 @@ from bot.core.catalog import UNKNOWN, Target
 from bot.core.errors import Refused
 from bot.core.outcome import Outcome
 
-SCHEMA = 1
+SCHEMA = 2
+"""The form of a record; 2 may say how it was asked for, and what was found: older versions would drop that."""
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 PromotionId = NewType("PromotionId", str)

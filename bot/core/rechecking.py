@@ -120,7 +120,8 @@ class Rechecking:
 
     async def _dossier(self, promotion: Promotion) -> Dossier:
         """What was found about it; nothing, where that is lost: then nothing is committed either."""
-        return await self.store.dossier(promotion.id) or Dossier()
+        found = await self.store.dossier(promotion.id)
+        return found if found and found.fingerprint == promotion.dossier else Dossier()
 
     async def _members(self, target: Target) -> Members:
         return await deciding(self.directory, target.policy)

@@ -8,7 +8,7 @@ could still be written, but cannot make a decision that nobody made.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -86,6 +86,14 @@ class Sealer:
         """Did the bot itself record this verdict?"""
         return self._is_ours(report.seal, _words(_report_words(report)))
 
+    def group_seal(self, group: str, members: Collection[str], at: datetime) -> str:
+        """The seal of who is in a user group, as Slack said at a moment."""
+        return _sealed(self._keys[0], _group_words(group, members, at))
+
+    def group_is_genuine(self, seal: str, group: str, members: Collection[str], at: datetime) -> bool:
+        """Did the bot itself read this of Slack at that moment?"""
+        return self._is_ours(seal, _group_words(group, members, at))
+
     def _is_ours(self, seal: str, message: bytes) -> bool:
         return any(_equal(_sealed(key, message), seal) for key in self._keys)
 
@@ -115,6 +123,10 @@ def _report_words(report: Report) -> tuple[str, ...]:
     verdict = "passed" if report.passed else "failed"
     place = (report.app, report.environment, str(report.image))
     return ("report", *place, report.check, verdict, report.by, report.at.isoformat())
+
+
+def _group_words(group: str, members: Collection[str], at: datetime) -> bytes:
+    return _words(("group", group, at.isoformat(), *sorted(members)))
 
 
 def _words(words: Sequence[str]) -> bytes:

@@ -144,6 +144,10 @@ class RedisStore:
         text, kept = records.dossier_text(dossier), _milliseconds(DOSSIER_KEPT)
         await self._ask(lambda: self._client.set(f"{_key(id)}:dossier", text, px=kept), writes=True)
 
+    async def forget_dossier(self, id: str) -> None:
+        """The promotion was not made after all."""
+        await self._ask(lambda: self._client.delete(f"{_key(id)}:dossier"), writes=True)
+
     async def claim(self, *, limit: int, lease: timedelta) -> tuple[PromotionId, ...]:
         """Up to `limit` promotions that are due, longest first; each is due again after `lease`.
 
