@@ -299,7 +299,9 @@ async def test_a_signature_is_for_one_address(hook: Hook) -> None:
         ({"environments": {"dev", "prod"}}, 403),
         ({"environments": set()}, 403),
     ],
-    ids=str,
+    ids=lambda case: (
+        str({key: sorted(value) for key, value in case.items()}) if isinstance(case, dict) else str(case)
+    ),
 )
 async def test_a_machine_may_do_what_promote_yaml_says(
     redis_url: str, changes: dict[str, set[str]], status: int

@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from handlers.ready import ask_for
 from test_soaking import FIFTEEN, compared, push, ruled
 from world import AMY, CHANNEL, DANA, GUS, World, world_in
 
@@ -22,6 +21,7 @@ from bot.integrations.slack import SlackNotices
 from bot.messages import ready as messages
 from bot.messages.ready import ASK_FOR
 from bot.worker import end
+from handlers.buttons import Buttons
 
 CHECKS = [{"name": name, "reporters": [AMY]} for name in ("unit", "load")]
 RULES = {"soak": "24h", "checks": CHECKS, "approvals": {"rules": [{"users": [AMY], "min": 1}]}}
@@ -321,12 +321,15 @@ async def test_the_button_asks_for_what_was_told(world: World) -> None:
     [button] = message.blocks[1]["elements"]
     assert (button["action_id"], button["text"]["text"]) == (ASK_FOR, "Ask for prod")
     body = {"actions": [button], "user": {"id": DANA}, "trigger_id": "1.2"}
-    answer = await world.moving(ask_for(world.promoter, body))
-    assert await world.moving(ask_for(world.promoter, body)) == answer
+    buttons = Buttons(
+        promoter=world.promoter, keeper=world.keeper, notices=SlackNotices(world.client), client=world.client
+    )
+    answer = await world.moving(buttons.ask_for(body))
+    assert await world.moving(buttons.ask_for(body)) == answer
     [promotion] = await world.pending()
     assert (promotion.version, promotion.environment, promotion.requested_by.id) == ("15", "prod", DANA)
     with pytest.raises(Refused, match="I do not know this button"):
-        await ask_for(world.promoter, body | {"actions": [{"value": "prod 15"}]})
+        await buttons.ask_for(body | {"actions": [{"value": "prod 15"}]})
 
 
 async def tell_me(

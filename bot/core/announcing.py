@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from bot.core.catalog import Target
 from bot.core.dossier import Dossier
-from bot.core.errors import Closed, Conflict, Gone, Unavailable
+from bot.core.errors import Closed, Conflict, Gone, Unavailable, Unreadable
 from bot.core.outcome import Outcome
 from bot.core.ports import Announcer, Card, Clock, Cluster, Store
 from bot.core.promotion import Phase, Promotion
@@ -74,7 +74,7 @@ class Announcing:
         if card.not_before and (pause := self._until(card.not_before, LONGEST_PAUSE)):
             return pause
         try:
-            if promotion.dossier and not promotion.phase.is_final:
+            if promotion.dossier:
                 look = replace(look, dossier=await self._dossier(promotion))
             card, again = await self._show(card, promotion, target, look)
             card = await self._tell(card, promotion, look)
@@ -89,7 +89,10 @@ class Announcing:
 
     async def _dossier(self, promotion: Promotion) -> Dossier | None:
         """What an approval counts for; nothing where that is lost, or something else stands in its place."""
-        found = await self.store.dossier(promotion.id)
+        try:
+            found = await self.store.dossier(promotion.id)
+        except Unreadable:  # nobody can approve it then, and it has to be shown all the same
+            return None
         return found if found and found.fingerprint == promotion.dossier else None
 
     async def _show(

@@ -222,10 +222,17 @@ class Asking(Cases):
             return None
         now = await self.values.current(target)
         earlier = [each for each in stack if not each.image.may_be(now)]
-        if not earlier or earlier[-1] != wanted or wanted.promotion in await self._failed(stack):
+        if not earlier or earlier[-1] != wanted or not await self._was_live(wanted.promotion):
             return None
         is_soon = since is not None and self.clock.now() - since <= rule.within
         return Way.AT_ONCE if is_soon or await self._is_degraded(target) else None
+
+    async def _was_live(self, id: str | None) -> bool:
+        """Has somebody seen it live? What nobody knows any more takes the ordinary way."""
+        brought = await self._readable(id) if id else None
+        if brought is None:
+            return False
+        return brought.phase is Phase.LIVE or bool((await self.store.look(brought.id)).recovered)
 
     async def _is_degraded(self, target: Target) -> bool:
         """Where nobody can tell it is not, and the ordinary way is still there."""

@@ -76,5 +76,8 @@ class Dossier:
     @property
     def fingerprint(self) -> str:
         """A short hash of all of it, that a promotion keeps: nobody can change it afterwards."""
-        words = json.dumps(asdict(self), default=str, sort_keys=True)
+        plain = asdict(Dossier())
+        # What says nothing is left out, so that a field that a later version adds changes no older dossier.
+        said = {name: value for name, value in asdict(self).items() if value != plain[name]}
+        words = json.dumps(said, default=str, sort_keys=True)
         return hashlib.sha256(words.encode()).hexdigest()[:32]

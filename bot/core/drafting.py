@@ -21,7 +21,7 @@ from bot.core.rollout import ApplicationFacts
 from bot.core.trailers import one_line
 
 LONGEST_SUBJECT = 60
-MOST_READ = 200
+MOST_READ = 500
 """How many of our own commits are read for who asked last."""
 SIGNED = re.compile(r"\([A-Z0-9]+/([UW][A-Z0-9]+)\)$")
 """The ids at the end of `Dana <dana@example.com> (T…/U…)`."""
@@ -152,7 +152,7 @@ class Drafting:
         if added:
             return one_line(added[0].subject)[:LONGEST_SUBJECT] or added[0].revision[:8]
         if watched.count != dossier.watched.count:
-            return "a commit that was shown is not there any more"
+            return "a commit that was shown was deployed, or taken away, meanwhile"
         if await self.watched.parameters(target) != dossier.parameters:
             return "parameters of the Argo CD application"
         return ""
@@ -167,6 +167,9 @@ class Drafting:
         where = source.environment
         try:
             digest = await same_image.proved(self.images, target, held, where=where)
+            if wanted == live:
+                reports = same_image.reported(facts, source.image)
+                await same_image.require_one_build(self.images, target, digest, reports, where=where)
         except Refused as anew:
             return Found(image=held, proof="", answers=(order, gates.closed(Gate.IMAGE, str(anew))))
         proof = "the registry" if target.asks_registry else f"{where}" if digest != UNKNOWN else ""
@@ -246,7 +249,7 @@ class Drafting:
         try:
             return await self.watched.commits(target)
         except (Unavailable, Failed) as error:
-            return Commits(unknown=str(error)), False
+            return Commits(unknown=str(error)), True  # whether anybody has to sync is not known either
 
     async def _differences(self, target: Target, source: Target | None) -> tuple[tuple[str, ...], str]:
         if source is None or not target.policy.needs_approval:
@@ -276,10 +279,16 @@ class Drafting:
         """Who asked for what is there now, by the trailers of our own commits; asked only where it matters."""
         if target.policy.last_requester:
             return None
-        for commit in await self.values.written(target.repository, limit=MOST_READ):
+        written = await self.values.written(target.repository, limit=MOST_READ)
+        for commit in written:
             if (commit.trailer("App"), commit.trailer("Environment")) == (target.app, target.environment):
                 signed = SIGNED.search(commit.trailer("Requested-By"))
                 return signed[1] if signed else None
+        if len(written) == MOST_READ:
+            raise Refused(
+                f"Who asked for what is in {target.environment} now may not approve, and my last {MOST_READ} commits "
+                "do not tell who that is. Have last_requester of promote.yaml changed for this once."
+            )
         return None
 
 
@@ -305,8 +314,7 @@ def _live(
 
 def _reported(facts: Sequence[ApplicationFacts], image: str) -> str:
     """The one digest that every pod of the image reports; unknown where they report none, or several."""
-    pods = [pod for each in facts if each.workloads for pod in each.workloads.running(image)]
-    digests = frozenset(digest for pod in pods for digest in pod.digests)
+    digests = same_image.reported(facts, image)
     return next(iter(digests)) if len(digests) == 1 else UNKNOWN
 
 

@@ -59,6 +59,10 @@ class Newer(Unavailable):
         )
 
 
+class Unreadable(Unavailable):
+    """The store answers, and what it holds is nothing that the bot has written."""
+
+
 class Failed(PromoteError):
     """It cannot go on; the promotion ends as failed, with this reason in the system's own words.
 

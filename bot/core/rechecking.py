@@ -15,7 +15,7 @@ from bot.core.gates import Answers
 from bot.core.gates import span as in_words
 from bot.core.membership import deciding, is_member, known_dossier, members_of
 from bot.core.people import Action
-from bot.core.policy import Members
+from bot.core.policy import Gate, Members
 from bot.core.ports import Clock, Directory, Images, Plan, Store, ValuesRepository
 from bot.core.promotion import Approval, Promotion
 from bot.core.seals import FORGED, Sealer
@@ -64,19 +64,33 @@ class Rechecking:
             return await self._moved(promotion, target, plan.old_version)
         if why := await same_image.pushed_anew(self.images, promotion, target):
             return why
+        if why := await self._taken_back(promotion, target):
+            return why
         try:
             dossier = await known_dossier(self.store, promotion)
         except Refused as refused:
             return f"{str(refused).partition('.')[0]}; nothing was committed"
-        if (
-            dossier.binds_watched
-        ):  # other people's commits count too, so what is known of the branch is not enough
+        if dossier.binds_watched:  # commits of others count too, so what is known of the branch is not enough
             await self.values.plan(target, promotion.version, digest=promotion.digest, fresh=True)
         if added := await self.drafting.watched_since(target, dossier):
             return (
                 f"what {promotion.environment} renders from changed after it was asked for ({added}); "
                 "nothing was committed"
             )
+        return ""
+
+    async def _taken_back(self, promotion: Promotion, target: Target) -> str:
+        """Was the version rolled back, since it was asked for, in the environment that it comes from?"""
+        source = None if promotion.is_rollback else self.catalog.before(target)
+        if source is None or Gate.ORDER in gates_passed_by(promotion, target):
+            return ""
+        for other in await self.store.history(source):
+            is_since = other.committed_at is not None and other.committed_at >= promotion.requested_at
+            if other.is_rollback and is_since and other.old_version == promotion.version:
+                return (
+                    f"{source.environment} went back from {promotion.version} to {other.version} ({other.id}) "
+                    "after it was asked for; nothing was committed"
+                )
         return ""
 
     async def _lost_right(self, promotion: Promotion) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bot.core.catalog import Image, Target
 from bot.core.errors import Failed, Refused, Unavailable
 from bot.core.ports import Images
@@ -25,6 +27,25 @@ async def proved(images: Images, target: Target, held: Image, *, where: str) -> 
             f"this tag now: it was pushed anew. Give the new build a version of its own, and begin with that."
         )
     return found.digest
+
+
+def reported(facts: Iterable[ApplicationFacts], image: str) -> frozenset[str]:
+    """Every digest that a pod of the image reports."""
+    pods = [pod for each in facts if each.workloads for pod in each.workloads.running(image)]
+    return frozenset(digest for pod in pods for digest in pod.digests)
+
+
+async def require_one_build(
+    images: Images, target: Target, digest: str, reports: frozenset[str], *, where: str
+) -> None:
+    """Raise `Refused` where the pods report several builds: of one, each reports what its platform has."""
+    if not target.asks_registry or len(reports) < 2:
+        return
+    if others := reports - await images.platforms(target.image, digest):
+        raise Refused(
+            f"A pod of {where} runs {min(others)[:19]}…, which is no part of {digest[:19]}… in the registry: "
+            f"{where} runs several builds under one tag. Give the new build a version of its own, and begin with that."
+        )
 
 
 async def pushed_anew(images: Images, promotion: Promotion, target: Target) -> str:

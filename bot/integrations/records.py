@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from bot.core.dossier import Dossier
-from bot.core.errors import Newer, Unavailable
+from bot.core.errors import Newer, Unavailable, Unreadable
 from bot.core.ports import Card
 from bot.core.promotion import SCHEMA, Event, Promotion
 from bot.core.rollout import Look
@@ -99,7 +99,7 @@ def dossier(id: str, text: str) -> Dossier:
     try:
         return _DOSSIER.validate_json(text)
     except ValueError as error:
-        raise Unavailable(SYSTEM, f"what was found about {id} cannot be read") from error
+        raise Unreadable(SYSTEM, f"what was found about {id} cannot be read") from error
 
 
 def line(text: str, story: Iterable[str]) -> str:

@@ -204,20 +204,20 @@ class SlackAnnouncer:
                 )
 
     async def tell_emergency(self, card: Card, target: Target, promotion: Promotion) -> None:
-        """Tell the audit channel, and every approver by id directly as far as that is possible."""
-        text = emergency(promotion, card.link)
-        await _call(
-            lambda: self._client.chat_postMessage(
-                channel=target.audit or target.channel, unfurl_links=False, text=text
-            )
-        )
+        """Tell every approver by id directly as far as that is possible, then the audit channel."""
+        text, reached = emergency(promotion, card.link), 0
         for user in sorted(target.policy.users | target.policy.notify.users):
             with contextlib.suppress(Unavailable, Gone):
-                await _call(
-                    lambda user=user: self._client.chat_postMessage(  # type: ignore[misc]
-                        channel=user, text=text, unfurl_links=False
-                    )
-                )
+                await self._say(user, text)
+                reached += 1
+        try:
+            await self._say(target.audit or target.channel, text)
+        except Closed:
+            if not reached:  # somebody has to hear of it
+                raise
+
+    async def _say(self, place: str, text: str) -> None:
+        await _call(lambda: self._client.chat_postMessage(channel=place, unfurl_links=False, text=text))
 
     async def remind_review(self, card: Card, target: Target, promotion: Promotion) -> None:
         """Ask, in the audit channel and the thread, that somebody look at an emergency."""
