@@ -315,14 +315,14 @@ GUARDS: tuple[Guard, ...] = (
         I8_LAND,
     ),
     Guard(
-        "push again: the seals",
+        "push again: what else keeps it from being written",
         "I2",
         ADVANCE,
-        "self.sealer.doubt(promotion, target) or not is_satisfied",
-        "not is_satisfied",
+        "await self._may_not_be_written(reopened, target)",
+        "False",
         CHANGED_RECORD,
     ),
-    Guard("push again: the policy", "I2", ADVANCE, " or not is_satisfied:", ":", CHANGED_RECORD),
+    Guard("push again: the policy", "I2", ADVANCE, "if not is_satisfied:", "if False:", CHANGED_RECORD),
     Guard(
         "supersede: only what is still followed",
         "I3",

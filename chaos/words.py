@@ -126,6 +126,7 @@ class Words:
             r":electric_plug: .+ is not available: .* Nothing was recorded; try again": self._was_nothing,
             r":electric_plug: .+ is not available: .* I could not confirm that it was recorded": None,
             r":no_entry_sign: stage is not live and healthy": None,
+            r"\*\S+\* `\S+` cannot go to \*\S+\* now\. Nothing was recorded\.\n:no_entry: stage is not live and healthy": None,
             rf":no_entry_sign: {ID} is changing too fast": None,
         }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
@@ -19,6 +20,14 @@ settings.register_profile(
     "promote", deadline=None
 )  # the machines are noisy: how long one example takes proves nothing
 settings.load_profile("promote")
+
+
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)  # to draw every local of a traceback takes seconds, in which nobody is answered
 
 
 def require(binary: str, package: str) -> Path:

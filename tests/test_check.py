@@ -219,7 +219,7 @@ async def test_what_others_push_and_argo_cd_syncs_is_a_warning(
 ) -> None:
     """It goes live without an approval; where nobody has pushed of late, nothing is said."""
     with monkeypatch.context() as nothing_of_late:
-        nothing_of_late.setattr(check, "LOOK_BACK", timedelta(0))
+        nothing_of_late.setattr(check, "LOOK_BACK", -timedelta(days=1))
         assert await lines(world, check._pushes) == {}
     found = await lines(world, check._pushes)
     assert {what: line.level for what, line in found.items()} == {"pushes: manual-app/prod": "warn"}

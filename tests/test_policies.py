@@ -14,7 +14,7 @@ from builders import NOON, PROD, approval, catalog, requested
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_invariants import fresh_world
-from world import CHANNEL, TEAM, World
+from world import CHANNEL, TEAM, Clock, World
 
 from bot.core import trailers
 from bot.core.catalog import Catalog, Image, Source, Target
@@ -38,6 +38,7 @@ from bot.core.policy import (
 from bot.core.ports import Author, Edit
 from bot.core.promotion import Phase, Signer, new_id, request
 from bot.core.rechecking import Rechecking
+from chaos.drafts import drafting
 
 PEOPLE = tuple(f"U0PERSON{letter}1" for letter in "ABCDEF")
 GROUPS = ("S0GROUPONE1", "S0GROUPTWO1")
@@ -178,7 +179,15 @@ def rechecking(now: Situation) -> Rechecking:
         images=nobody,
         clock=nobody,
         sealer=nobody,
-        drafting=nobody,
+        drafting=drafting(
+            catalog=catalog(),
+            values=nobody,
+            cluster=nobody,
+            board=nobody,
+            directory=port,
+            clock=Clock(),
+            sealer=nobody,
+        ),
         alarm=nobody,
     )
 

@@ -90,7 +90,7 @@ async def test_one_command_that_reaches_two_replicas_makes_one_promotion(told: T
     answer = f"`{id}`: asked for {TYPED.app} {VERSION} to prod. Its card is in <#{CHANNEL}>."
     # Stage may become live between the two looks: then she tries again, and hears that her own promotion is there.
     refusals = (
-        ":no_entry_sign: stage is not live and healthy: ",
+        f"*{TYPED.app}* `{VERSION}` cannot go to *prod* now. Nothing was recorded.\n:no_entry: stage is not live",
         f":no_entry_sign: {TYPED.app} in prod is held by {id}, ",
     )
     answers = {each.text for each in told.world.slack.ephemerals(dana)}

@@ -148,6 +148,8 @@ class World:
         self.store, self.board = RedisStore(client), RedisBoard(client)
         self.rulebook = RedisRulebook(client)
         self._closing.push_async_callback(self.store.aclose)
+        self.quick_board = RedisBoard(connect(self.redis_url, quick=True))
+        self._closing.push_async_callback(self.quick_board.aclose)
         self.values = self.new_writer()
         self.cluster = ArgoCD(
             servers={"main": Server(url=self.argocd.url, token=ARGOCD_TOKEN)},
@@ -510,7 +512,7 @@ class World:
             argocd=self.cluster,
             images=self.images,
             board=self.board,
-            quick_board=self.board,
+            quick_board=self.quick_board,
             rulebook=self.rulebook,
             probes=self.probes,
             sources=self.sources,

@@ -153,7 +153,7 @@ class Drafting:
             return one_line(added[0].subject)[:LONGEST_SUBJECT] or added[0].revision[:8]
         if watched.count != dossier.watched.count:
             return "a commit that was shown was deployed, or taken away, meanwhile"
-        if await self.watched.parameters(target) != dossier.parameters:
+        if not watched.unknown and await self.watched.parameters(target) != dossier.parameters:
             return "parameters of the Argo CD application"
         return ""
 
@@ -210,11 +210,14 @@ class Drafting:
             self._ran(source, found.image),
             self._last_requester(target),
         )
+        # What ran before has to come back also where nobody can tell what else would be deployed.
+        is_bound = watched[1] and source is not None
+        is_known = watched[0] is not None and not watched[0].unknown
         return Dossier(
             source=commits,
             watched=watched[0],
-            binds_watched=watched[1],
-            parameters=await self.watched.parameters(target) if watched[1] else "",
+            binds_watched=is_bound,
+            parameters=await self.watched.parameters(target) if is_bound and is_known else "",
             differences=differences[0],
             differences_unknown=differences[1],
             soaked=ran.soaked,

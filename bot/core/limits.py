@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from bot.core.board import Board
@@ -11,6 +12,8 @@ from bot.core.errors import Refused, Unavailable
 COMMANDS = 10
 CLICKS = 20
 WITHIN = timedelta(minutes=1)
+ANSWERED_WITHIN = 0.5
+"""Seconds for the store: a click has to be answered within three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,7 @@ class Limits:
     """Asked before anything outside is. Where the store is away everybody passes: what comes next needs it, too."""
 
     board: Board
+    _late: set[asyncio.Future[bool]] = field(default_factory=set, init=False)
 
     async def command(self, user: str) -> None:
         """One more command of this person; raises `Refused`, with when to try again, where there were ten already."""
@@ -28,12 +32,20 @@ class Limits:
         await self._take("clicks", user, most=CLICKS)
 
     async def _take(self, what: str, user: str, *, most: int) -> None:
-        try:
-            may_pass = await self.board.take(f"{what} of {user}", most=most, within=WITHIN)
-        except Unavailable:
+        asked = asyncio.ensure_future(self.board.take(f"{what} of {user}", most=most, within=WITHIN))
+        # Left to end by itself: a question that is broken off would leave its connection behind.
+        self._late.add(asked)
+        asked.add_done_callback(self._end)
+        await asyncio.wait([asked], timeout=ANSWERED_WITHIN)
+        if not asked.done() or isinstance(asked.exception(), Unavailable):
             return
-        if not may_pass:
+        if not asked.result():
             raise Refused(
                 f"That were {most} {what} of yours within a minute, and nothing was done about this one. "
                 "Try again in a minute."
             )
+
+    def _end(self, asked: asyncio.Future[bool]) -> None:
+        self._late.discard(asked)
+        if not asked.cancelled():
+            asked.exception()  # whoever waited has gone on

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bot.core import people
 from bot.core.dossier import Dossier
-from bot.core.errors import Refused, Unavailable
+from bot.core.errors import Refused
 from bot.core.people import Person
 from bot.core.policy import Members, Policy
 from bot.core.ports import Directory, Store
@@ -40,15 +40,8 @@ async def known_dossier(store: Store, promotion: Promotion) -> Dossier:
 
 
 async def deciding(directory: Directory, policy: Policy, more: Iterable[str] = ()) -> Members:
-    """The people of each group that decides about an approval, and of `more`.
-
-    Raises `Unavailable` where a group that `deny` names has nobody: Slack says so of one that was disabled, too, and
-    whoever was denied must not be let in by that.
-    """
-    members = await members_of(directory, policy.deciding_groups | frozenset(more))
-    if gone := sorted(group for group in policy.denied.groups if not members[group]):
-        raise Unavailable("Slack", f"nobody is in the user group {gone[0]}, which deny of promote.yaml names")
-    return members
+    """The people of each group that decides about an approval, and of `more`."""
+    return await members_of(directory, policy.deciding_groups | frozenset(more))
 
 
 def is_member(person: Person) -> bool:
