@@ -223,7 +223,8 @@ SOUND = Situation(
 async def test_the_commit_counts_exactly_who_may_approve_then(now: Situation) -> None:
     """Whoever is excluded, has left or is no longer named does not count; everybody else does, once."""
     target = replace(PROD, policy=now.policy)
-    promotion = requested(target, requested_by=signer(now.requester))
+    found = dossier_of(now).fingerprint
+    promotion = requested(target, requested_by=signer(now.requester), dossier=found)
     approvals = tuple(approval(promotion, signer(giver)) for giver in now.givers)
     kept = await rechecking(now)._still_valid(replace(promotion, approvals=approvals), target)
     givers = [each.by.id for each in kept]
