@@ -542,6 +542,44 @@ async def test_the_chart_matters_between_two_pushes_too(tmp_path: Path, redis_ur
         assert world.commits(id) == []
 
 
+class Overtaken(GitRepository):
+    """A writer that somebody else is a moment ahead of, once."""
+
+    def __init__(self, ahead: Callable[[], object], **more: Any) -> None:
+        super().__init__(**more)
+        self._ahead = [ahead]
+
+    async def commit(self, edit: Edit) -> str:
+        """After everything was checked, and before it is pushed."""
+        if self._ahead:
+            self._ahead.pop()()
+        return await super().commit(edit)
+
+
+async def test_what_is_pushed_at_that_very_moment_is_not_carried_along(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """The commit goes onto the tip that was checked, or nowhere."""
+    async with world_in(tmp_path, redis_url, automated=False) as world:
+        id = await world.approved()
+        slower = {CHART: sample.read_file(world.repository, CHART) + "# slower\n"}
+        writer = Overtaken(
+            lambda: push(world.repository, slower, message="Make it slower"),
+            cache=tmp_path / "overtaken",
+            committer=COMMITTER,
+            allow_local=frozenset({"gitops"}),
+        )
+        try:
+            await world.new_engine(values=writer).advance(id)
+        finally:
+            await writer.aclose()
+        assert world.commits(id) == []
+        for _ in range(4):
+            await world.advance(id)
+            world.passes(60)
+        assert ((await world.find(id)).phase, world.commits(id)) == (Phase.STALE, [])
+
+
 async def test_what_was_there_when_it_was_asked_for_is_approved_with_it(
     tmp_path: Path, redis_url: str
 ) -> None:

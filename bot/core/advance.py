@@ -203,7 +203,7 @@ class Engine(Rechecking):
         await self.following.remember_baseline(promotion, target)
         committing = promotion.start_commit(at=now, base=promotion.base or plan.base, approvals=kept)
         await self._save(promotion, committing)
-        return await self._push(committing, target)
+        return await self._push(committing, target, checked=plan.base)
 
     async def _held_by_gates(self, promotion: Promotion, target: Target) -> timedelta | None:
         """Ask every gate once more: None where all are open; else when to look again, or what became of it is saved."""
@@ -229,11 +229,15 @@ class Engine(Rechecking):
         if look.held_by != waiting:
             await self.store.save_look(promotion.id, replace(look, held_by=waiting))
 
-    async def _push(self, promotion: Promotion, target: Target) -> timedelta:
-        """Only the call whose own save reached `committing` comes here; every other one looks at the remote first."""
+    async def _push(self, promotion: Promotion, target: Target, *, checked: str) -> timedelta:
+        """Only the call whose own save reached `committing` comes here; every other one looks at the remote first.
+
+        `checked` is the tip at which everything was checked.
+        """
         now = self.clock.now()
+        only_on = checked if await self._is_bound(promotion) else None
         try:
-            revision = await self.values.commit(self._edit(promotion, target))
+            revision = await self.values.commit(replace(self._edit(promotion, target), only_on=only_on))
         except Stale as stale:
             if found := await self._find(promotion, target):
                 return await self._committed(promotion, found)
@@ -284,7 +288,7 @@ class Engine(Rechecking):
             return LOOK_AGAIN
         if not (await self._answers(promotion, target)).are_open:
             return LOOK_AGAIN
-        return await self._push(promotion, target)
+        return await self._push(promotion, target, checked=plan.base)
 
     async def _found_again(self, promotion: Promotion, revision: str) -> timedelta:
         committing = promotion.start_commit(at=self.clock.now(), base=promotion.base or revision)

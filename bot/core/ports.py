@@ -232,6 +232,8 @@ class Edit:
     at: datetime
     """The date of the commit, for author and committer."""
     base: str
+    only_on: str | None = None
+    """The tip that it may go onto, and no later one: an approval counted for all else that lies there."""
     since: datetime
     """A promotion is written once: where a commit dated from then on carries its id, none is made."""
 

@@ -70,8 +70,6 @@ class Rechecking:
             dossier = await known_dossier(self.store, promotion)
         except Refused as refused:
             return f"{str(refused).partition('.')[0]}; nothing was committed"
-        if dossier.binds_watched:  # commits of others count too, so what is known of the branch is not enough
-            await self.values.plan(target, promotion.version, digest=promotion.digest, fresh=True)
         if added := await self.drafting.watched_since(target, dossier):
             return (
                 f"what {promotion.environment} renders from changed after it was asked for ({added}); "
@@ -141,12 +139,20 @@ class Rechecking:
         return await deciding(self.directory, target.policy)
 
     async def _checked_plan(self, promotion: Promotion, target: Target) -> Plan:
-        """The known tip is enough where it holds what was approved: the push itself compares it with the remote."""
+        """The known tip is enough where it holds what was approved: the push itself compares it with the remote.
+
+        Where an approval counts for commits of others too, it is not.
+        """
         version, digest = promotion.version, promotion.digest
-        plan = await self.values.plan(target, version, digest=digest, fresh=False)
-        if plan.old_version == promotion.old_version:
-            return plan
+        if not await self._is_bound(promotion):
+            plan = await self.values.plan(target, version, digest=digest, fresh=False)
+            if plan.old_version == promotion.old_version:
+                return plan
         return await self.values.plan(target, version, digest=digest, fresh=True)
+
+    async def _is_bound(self, promotion: Promotion) -> bool:
+        """Was it approved together with all else that would be deployed?"""
+        return (await self._dossier(promotion)).binds_watched
 
     async def _moved(self, promotion: Promotion, target: Target, found: str) -> str:
         """What became of the value while people decided, and whose commit that was, where it can be told."""

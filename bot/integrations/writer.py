@@ -208,6 +208,7 @@ class Batch:
             edit = self._edits[number]
             try:
                 _require_first(mirror, edit)
+                _require_tip(tip, edit)
                 parent = chain[number] = build(mirror, edit, parent=parent, hand=self._hand)
             except (Damaged, OSError):
                 raise
@@ -278,6 +279,12 @@ def _require_first(mirror: Mirror, edit: Edit) -> None:
     """Nobody's word is taken for it, not even our own record's: it may have been put back to before the commit."""
     if mirror.mentions(_id_line(edit), since=edit.since):
         raise Failed(f"{edit.promotion} was written before; ask for a new promotion with /promote.")
+
+
+def _require_tip(tip: str, edit: Edit) -> None:
+    """What was checked is not what lies there now: everything is checked once more before another try."""
+    if edit.only_on not in (None, tip):
+        raise Unavailable(GIT_HOST, "somebody else pushed at this very moment; nothing was pushed yet.")
 
 
 def _id_line(edit: Edit) -> str:
