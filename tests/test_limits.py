@@ -36,7 +36,7 @@ async def use_up(limits: Limits, ask: Asks, most: int, user: str = AMY) -> None:
 async def test_who_asks_too_often_is_told_when_to_try_again(limits: Limits, ask: Asks, most: int) -> None:
     """So many pass within a minute, and not one more."""
     await use_up(limits, ask, most)
-    with pytest.raises(Refused, match=rf"That were {most} .* Try again in a minute\."):
+    with pytest.raises(Refused, match=rf"You have made {most} .* Try again in a minute\."):
         await ask(limits, AMY)
 
 

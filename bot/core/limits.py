@@ -41,7 +41,7 @@ class Limits:
             return
         if not asked.result():
             raise Refused(
-                f"That were {most} {what} of yours within a minute, and nothing was done about this one. "
+                f"You have made {most} {what} within a minute, so nothing was done about this one. "
                 "Try again in a minute."
             )
 
