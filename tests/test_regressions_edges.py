@@ -535,3 +535,39 @@ async def test_the_status_of_thirty_targets_leaves_nothing_out(world: World) -> 
         said = await world.answer()
     assert said.count("git holds") == 30
     assert "more" not in said.splitlines()[-1]
+
+
+LATE_IMPORTS = """
+import asyncio, sys
+import httpx
+import bot.integrations
+
+sought = []
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        sought.append(name)
+
+async def ask():
+    async def answer(reader, writer):
+        await reader.readuntil(b"\\r\\n\\r\\n")
+        writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n")
+        await writer.drain()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, httpx.AsyncClient(trust_env=False) as client:
+        await client.get(f"http://127.0.0.1:{port}/")
+        sys.meta_path.insert(0, Finder())
+        await client.get(f"http://127.0.0.1:{port}/")
+
+asyncio.run(ask())
+print(*[name for name in sought if name == "sniffio"])
+"""
+
+
+def test_a_request_searches_for_no_package() -> None:
+    """Python 3.11 can break a request that imports, where garbage that is collected meanwhile imports the same."""
+    searched = subprocess.run(
+        [sys.executable, "-c", LATE_IMPORTS], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert searched.stdout.strip() == ""
