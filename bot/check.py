@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 from bot.app import TOKEN_WARNED, Outside, open_outside, sealer
 from bot.core.catalog import Application, Catalog, Target
-from bot.core.errors import PromoteError
+from bot.core.errors import NoGroup, PromoteError
 from bot.core.image_name import ImageName
-from bot.core.membership import is_member, members_of, require_somebody
+from bot.core.membership import deciding, is_member, require_somebody
 from bot.core.people import Person
 from bot.core.policy import NOBODY, Listed, Policy, Probe, Window
-from bot.core.ports import Calendar
+from bot.core.ports import Calendar, Directory
 from bot.git_access import COMMITTER, signers, unsigned
 from bot.integrations.argocd import ArgoCD
 from bot.integrations.calendar import CronCalendar
@@ -136,14 +136,22 @@ async def _groups(outside: Outside) -> AsyncIterator[Line]:
     """Every user group that promote.yaml names, once, with what for."""
     named = {group: lists for group, lists in _named(outside.catalog).items() if group.startswith("S")}
     for group, lists in sorted(named.items()):
+        yield await _group(outside.directory, group, lists)
 
-        async def members(group: str = group, lists: Sequence[str] = lists) -> str:
-            found = await outside.directory.members(group)
-            if not found:
-                raise PromoteError(f"the group is empty, disabled or unknown: {', '.join(lists)}")
-            return f"{len(found)} people: {', '.join(lists)}"
 
-        yield await _tried(f"slack: group {group}", members(), otherwise=_weight(lists))
+async def _group(directory: Directory, group: str, lists: Collection[str]) -> Line:
+    """Who is in a group; without one that `deny` names nobody can approve anything."""
+    what, weight, named = f"slack: group {group}", _weight(lists), ", ".join(lists)
+    try:
+        found = await directory.members(group)
+    except NoGroup:
+        level = "error" if "deny" in lists else weight
+        return Line(what=what, level=level, says=f"the group is disabled or gone: {named}")
+    except PromoteError as error:
+        return Line(what=what, level=weight, says=str(error))
+    if not found:
+        return Line(what=what, level=weight, says=f"the group is empty: {named}")
+    return Line(what=what, level="ok", says=f"{len(found)} people: {named}")
 
 
 def _what(person: Person) -> str:
@@ -195,7 +203,7 @@ async def _approvals(outside: Outside) -> AsyncIterator[Line]:
 
         async def approvals(target: Target = target) -> str:
             policy = target.policy
-            members = await members_of(outside.directory, policy.deciding_groups)
+            members = await deciding(outside.directory, policy)
             nobody: frozenset[str] = frozenset()
             await require_somebody(outside.directory, policy, members, never=nobody, where=target.environment)
             return f"needs {policy.total}; every rule can be met"
@@ -244,6 +252,8 @@ async def _repositories(outside: Outside) -> AsyncIterator[Line]:
             return f"{target.repository.branch} can be read and pushed to"
 
         yield await _tried(f"git: {name}", probe())
+        if outside.pulls.takes(target.repository):
+            yield await _tried(f"pull requests: {name}", outside.pulls.probe(target.repository))
     for sentence in unsigned(outside.settings, outside.config):
         yield Line(what="git: signatures", level="error", says=sentence)
     for name, signer in signers(outside.settings, outside.config).items():
@@ -390,12 +400,24 @@ async def _target(outside: Outside, target: Target) -> list[Line]:
             facts = await outside.argocd.observe(target, application, refresh=False)
             if facts.tracks:
                 raise PromoteError(f"it does not follow {target.path}: it tracks {facts.tracks}")
+            if target.release and target.release.tag:
+                await _require_tag(outside, target, facts.revision or "")
             return f"{facts.sync}, {facts.health}"
 
         name = target.called(application)
         lines.append(await _tried(f"{target.name}: {name}", observed()))
         lines.append(await _rights(outside.argocd, application, name))
     return lines
+
+
+async def _require_tag(outside: Outside, target: Target, revision: str) -> None:
+    """Raise `Failed` where Argo CD would not follow the next tag: it is not even at the present one."""
+    tag, tagged = await outside.gitops.tag_in_force(target)
+    if revision != tagged:
+        raise PromoteError(
+            f"it is at {revision[:8]}, and {tag} names {tagged[:8]}: its targetRevision must be a range that {tag} is "
+            "in, or stand in the file that pin names, and be applied from there"
+        )
 
 
 async def _tried(what: str, attempt: Awaitable[str], *, otherwise: str = "error") -> Line:

@@ -16,6 +16,7 @@ from bot.core.errors import PromoteError, Refused
 from bot.core.gates import Answer, Stand
 from bot.core.membership import (
     MOST_ASKED,
+    deciding,
     is_member,
     members_of,
     require_known_authors,
@@ -138,7 +139,7 @@ class Explaining:
         if not policy.needs_approval:
             yield Row(what="approvals", stand=Stand.OPEN, says="nobody has to approve")
             return
-        members = await members_of(self.directory, policy.deciding_groups)
+        members = await deciding(self.directory, policy)
         named = _named(policy, members)
         asked = [await self.directory.person(user) for user in sorted(named)[:MOST_ASKED]]
         changed = {each.id: await self.drafting.changes.roles(each.signer, draft.target) for each in asked}

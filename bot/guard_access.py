@@ -13,6 +13,7 @@ from bot.core.errors import Unavailable
 from bot.core.guarding import Deployed, Difference, Guard, Rulebook
 from bot.core.keeper import Notices
 from bot.core.ports import Clock
+from bot.integrations.provenance import origin_of
 from bot.messages.guarding import changed
 from bot.settings import Settings
 from bot.telemetry import BUGS
@@ -24,11 +25,14 @@ log = structlog.get_logger()
 
 
 def deployed(settings: Settings) -> Deployed:
-    """Which revision of which repository the file is, and who made it, as far as whoever deploys it says so."""
-    return Deployed(
-        revision=settings.get("PROMOTE_CONFIG_REVISION") or "",
-        author=settings.get("PROMOTE_CONFIG_AUTHOR") or "",
-    )
+    """Which revision the file is, and who made it: as whoever deploys it says, else as its git work tree has it."""
+    revision, author = settings.get("PROMOTE_CONFIG_REVISION"), settings.get("PROMOTE_CONFIG_AUTHOR")
+    if revision or author:
+        return Deployed(revision=revision or "", author=author or "")
+    origin = origin_of(settings.config_path)
+    if origin.doubt:
+        log.warning("revision of the rules unknown", file=str(settings.config_path), reason=origin.doubt)
+    return Deployed(revision=origin.revision, author=origin.author)
 
 
 def guard_of(

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from bot.core.board import Board
+from bot.core.errors import NoGroup
 from bot.core.people import Person
 from bot.core.ports import Clock, Directory
 from bot.core.seals import Sealer
 
 FRESH = timedelta(minutes=1)
 """The board forgets after thirty seconds of its own clock; ours may differ from another machine's as much again."""
+
+GONE = frozenset({"gone"})
+"""What is shared of a group that is disabled or gone: no id of Slack's, and not the same as a group without members."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,7 @@ class SharedDirectory:
         return await self.directory.person(user)
 
     async def members(self, group: str) -> frozenset[str]:
-        """The people of a user group, as Slack said within the last thirty seconds."""
+        """The people of a user group, as Slack said within the last thirty seconds; raises as `directory` does."""
         asked = self._asked.get(group)
         if asked is None:
             asked = self._asked[group] = asyncio.create_task(self._shared(group))
@@ -50,10 +54,19 @@ class SharedDirectory:
 
     async def _shared(self, group: str) -> frozenset[str]:
         kept = await self.board.group(group)
-        if kept is not None and (known := self._genuine(group, kept)) is not None:
-            return known
+        members = None if kept is None else self._genuine(group, kept)
+        if members is None:
+            members = await self._asked_of_slack(group)
+        if members == GONE:
+            raise NoGroup(group)
+        return members
+
+    async def _asked_of_slack(self, group: str) -> frozenset[str]:
         at = self.clock.now()  # before the question: the answer is no older than that
-        members = await self.directory.members(group)
+        try:
+            members = await self.directory.members(group)
+        except NoGroup:
+            members = GONE
         seal = self.sealer.group_seal(group, members, at)
         await self.board.keep_group(group, [*sorted(members), f"{at.isoformat()} {seal}"])
         return members

@@ -23,7 +23,7 @@ from world import AMY, BOT_TOKEN, DANA, TEAM, World, world_in
 from bot.core.asking import Manner
 from bot.core.board import BadVersion, Lock, Scope
 from bot.core.dossier import Commit, Commits, Dossier
-from bot.core.errors import Refused, Unavailable
+from bot.core.errors import NoGroup, Refused, Unavailable
 from bot.core.people import PERMISSIONS, Action, Person, Role, may, roles, standing
 from bot.core.policy import ApprovalRule, CheckRule, EmergencyRule, Gate, Listed, Policy, RollbackRule
 from bot.core.ports import Change
@@ -662,6 +662,25 @@ async def test_nobody_decides_while_it_is_unknown_who_is_denied(world: World, re
         with pytest.raises(Unavailable, match="Slack is not available"):
             await tries[action]()
         assert recorded.is_same()
+
+
+async def test_nobody_decides_while_the_group_that_is_denied_is_gone(
+    world: World, recorded: Recorded
+) -> None:
+    """A group that nobody can read denies everybody, and not nobody; what gives a right gives none then."""
+    promotion = await asked(world, MEMBERS["requester"].id)
+    recorded.keep()
+    tries = attempts(world, promotion.id, MEMBERS["approver by id"].id)
+    world.slack.group(CONTRACTORS).disabled = True
+    for action in (Action.APPROVE, Action.REJECT, Action.CANCEL, Action.SYNC, Action.REVIEW):
+        with pytest.raises(NoGroup, match="disabled or gone"):
+            await tries[action]()
+        assert recorded.is_same()
+    world.slack.group(CONTRACTORS).disabled = False
+    world.slack.group(APPROVERS).disabled = True
+    by_group = attempts(world, promotion.id, MEMBERS["approver by group"].id)
+    with pytest.raises(Refused, match="You may not approve"):
+        await by_group[Action.APPROVE]()
 
 
 async def test_who_is_named_by_id_keeps_back_although_no_group_can_be_read(

@@ -117,6 +117,22 @@ async def test_a_group_that_gives_a_right_must_not_be_empty(world: World) -> Non
 
 
 @pytest.mark.parametrize(
+    ("is_disabled", "level", "says"),
+    [(True, "error", "the group is disabled or gone: deny"), (False, "warn", "the group is empty: deny")],
+)
+async def test_without_a_group_that_is_denied_nobody_can_approve(
+    world: World, is_disabled: bool, level: str, says: str
+) -> None:
+    """An empty one denies nobody; of one that is gone nobody knows whom it would deny."""
+    world.slack.add_group(GROUP, handle="contractors", users=[]).disabled = is_disabled
+    rules = {"approvals": ONE["approvals"] | {"deny": {"groups": [GROUP]}}}
+    line = (await lines(world, check._groups, prod=rules))[f"slack: group {GROUP}"]
+    assert (line.level, line.says) == (level, says)
+    (line,) = (await lines(world, check._approvals, prod=rules)).values()
+    assert line.level == ("error" if is_disabled else "ok")
+
+
+@pytest.mark.parametrize(
     ("users", "minimum", "level"), [([AMY, BEN], 2, "ok"), ([AMY, BEN, ZED], 3, "error"), ([ZED], 1, "error")]
 )
 async def test_rules_that_no_living_people_can_meet_are_an_error(

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,7 +12,7 @@ from redis_servers import opened
 from world import AMY, BEN, BOT_TOKEN, DANA, GROUP, SEAL_SECRET, SIGNING_SECRET, populate
 
 from bot.app import SystemClock
-from bot.core.errors import Unavailable
+from bot.core.errors import NoGroup, Unavailable
 from bot.core.seals import Sealer
 from bot.integrations.board import RedisBoard
 from bot.integrations.redis_address import connect
@@ -86,10 +87,49 @@ async def test_many_who_ask_at_once_are_one_question(slack: FakeSlack, people: S
 
 async def test_a_group_without_members_is_known_as_well(slack: FakeSlack, people: SharedDirectory) -> None:
     """Nobody is an answer."""
-    slack.group(GROUP).disabled = True
+    slack.group(GROUP).users = []
     for _ in range(2):
         assert await people.members(GROUP) == frozenset()
     assert questions(slack) == 1
+
+
+@pytest.mark.parametrize("is_unknown", [True, False])
+async def test_a_group_that_is_gone_is_not_shared_as_one_without_members(
+    slack: FakeSlack, processes: Processes, redis_url: str, is_unknown: bool
+) -> None:
+    """Every process hears that nobody can tell, and Slack is asked once; thirty seconds later it may be back."""
+    if is_unknown:
+        group = slack.workspace.groups.pop(GROUP)
+    else:
+        group = slack.group(GROUP)
+        group.disabled = True
+    for _ in range(3):
+        with pytest.raises(NoGroup, match=f"the user group {GROUP}, which is disabled or gone"):
+            await processes.start(redis_url).members(GROUP)
+    assert questions(slack) == 1
+    slack.workspace.groups[GROUP] = group
+    group.disabled = False
+    async with opened(redis_url) as raw:
+        [key] = await raw.keys("{gp}:group:*")
+        await raw.pexpire(key, 0)
+    assert await processes.start(redis_url).members(GROUP) == {AMY, BEN}
+
+
+async def test_the_store_makes_no_group_of_one_that_is_gone(
+    slack: FakeSlack, people: SharedDirectory, redis_url: str
+) -> None:
+    """Whoever writes to the store turns what is gone into no empty group, else whom `deny` names could approve."""
+    slack.group(GROUP).disabled = True
+    with pytest.raises(NoGroup):
+        await people.members(GROUP)
+    async with opened(redis_url) as raw:
+        [key] = await raw.keys("{gp}:group:*")
+        kept = json.loads(await raw.get(key))
+        assert "gone" in kept
+        await raw.set(key, json.dumps([each for each in kept if each != "gone"]))
+    with pytest.raises(NoGroup):
+        await people.members(GROUP)
+    assert questions(slack) == 2
 
 
 async def test_after_thirty_seconds_slack_is_asked_anew(

@@ -26,7 +26,7 @@ from world import (
     world_in,
 )
 
-from bot.core.errors import Gone, Unavailable
+from bot.core.errors import Gone, NoGroup, Unavailable
 from bot.core.people import Person
 from bot.core.ports import Card
 from bot.core.promotion import PromotionId
@@ -137,15 +137,39 @@ async def test_an_unknown_user_is_nobody(slack: FakeSlack) -> None:
 
 
 async def test_a_group_is_expanded_anew_each_time(slack: FakeSlack) -> None:
-    """Members change; a disabled group, or one that is gone, has none."""
+    """Members change; a group may have none, and only one without members is asked about twice."""
     group = slack.add_group(GROUP, handle="release", users=[AMY, BEN])
     people = directory(slack)
     assert await people.members(GROUP) == {AMY, BEN}
     group.users = [BEN]
     assert await people.members(GROUP) == {BEN}
-    group.disabled = True
+    assert "usergroups.list" not in [call.method for call in slack.requests]
+    group.users = []
     assert await people.members(GROUP) == frozenset()
-    assert await people.members("S0NOWHERE01") == frozenset()
+
+
+@pytest.mark.parametrize("lists_nobody", [True, False])
+async def test_a_group_that_is_disabled_or_gone_is_not_taken_for_one_without_members(
+    slack: FakeSlack, lists_nobody: bool
+) -> None:
+    """Slack does not say what it answers for a disabled group; the list of all groups tells it from an empty one."""
+    group = slack.add_group(GROUP, handle="release", users=[AMY, BEN])
+    group.disabled, group.lists_nobody = True, lists_nobody
+    for id in (GROUP, "S0NOWHERE01"):
+        with pytest.raises(NoGroup) as error:
+            await directory(slack).members(id)
+        assert str(error.value) == (
+            f"nobody can tell who is in the user group {id}, which is disabled or gone. Enable it in Slack, or name "
+            "another one in promote.yaml"
+        )
+
+
+async def test_an_empty_group_is_unknown_where_slack_does_not_list_its_groups(slack: FakeSlack) -> None:
+    """Half an answer is none."""
+    slack.add_group(GROUP, handle="release", users=[])
+    slack.faults.errors["usergroups.list"] = "fatal_error"
+    with pytest.raises(Unavailable, match="fatal_error"):
+        await directory(slack).members(GROUP)
 
 
 async def test_the_scopes_are_what_slack_says(slack: FakeSlack) -> None:

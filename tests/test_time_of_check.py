@@ -5,8 +5,10 @@ Every world here has every gate, and a control says that without the change it i
 
 import asyncio
 import json
+import os
 import re
 import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -23,7 +25,7 @@ from world import AMY, BEN, CHANNEL, DANA, GROUP, MEL, NOON, World, push, world_
 from bot.core.asking import PLAINLY, Manner
 from bot.core.board import BadVersion, Lock, Report, Scope, Soaked
 from bot.core.catalog import Image
-from bot.core.errors import Refused, Unavailable
+from bot.core.errors import NoGroup, Refused, Unavailable
 from bot.core.ports import Change, Edit
 from bot.core.promotion import Phase, Promotion, PromotionId, Way
 from bot.git_access import COMMITTER
@@ -160,14 +162,6 @@ async def place(tmp_path: Path, redis_url: str) -> AsyncIterator[Place]:
 # --- what changes
 
 
-class NeverArrives(GitRepository):
-    """Its pushes never leave the house, and nobody hears so."""
-
-    async def commit(self, edit: Edit) -> str:
-        """Say that nobody knows."""
-        raise Unavailable("the git host", f"{edit.promotion} was not answered.", maybe_done=True)
-
-
 async def fall_silent(place: Place) -> None:
     """The probe hears the question, and says nothing as long as the test lasts."""
 
@@ -180,6 +174,18 @@ async def fall_silent(place: Place) -> None:
 
 async def by_hand(place: Place) -> None:
     place.world.push_by_hand("prod", "13")
+
+
+async def back_by_hand(place: Place) -> None:
+    place.world.push_by_hand("stage", "14")
+
+
+async def lose_the_value(place: Place) -> None:
+    push(place.world.repository, {"values-stage.yaml": "image: {}\n"})
+
+
+async def lose_argo_cd(place: Place) -> None:
+    place.world.argocd.down = True
 
 
 async def another_memory(place: Place) -> None:
@@ -282,6 +288,17 @@ CHANGED_RULES = "the configuration of its target or the rules for it changed aft
 LOST_DOSSIER = "when it was asked for is lost or was changed"
 FACTS: Mapping[str, Fact] = {
     "the value": Fact(change=by_hand, says="prod went from 14 to 13 after it was asked for"),
+    "the environment before goes back": Fact(
+        change=back_by_hand, says="stage went back from 15 to 14 after it was asked for"
+    ),
+    "the environment before cannot be read": Fact(
+        change=lose_the_value, stands=Phase.APPROVED, says=r"order: could not be checked: .*trying again"
+    ),
+    "the environment before cannot be seen": Fact(
+        change=lose_argo_cd,
+        stands=Phase.APPROVED,
+        says=r"order: could not be checked: Argo CD is not available.*trying again",
+    ),
     "the group": Fact(
         change=leave_the_group, stands=Phase.REQUESTED, says="may not approve", click="You may not approve"
     ),
@@ -457,6 +474,70 @@ async def test_a_dossier_that_cannot_be_read_is_not_taken_for_none(place: Place)
         assert place.world.commits(id) == []
 
 
+DENIED = "S0DENIED001"
+
+
+@pytest.mark.parametrize("is_before_the_click", [True, False])
+async def test_nothing_is_written_while_nobody_can_tell_who_is_denied(
+    place: Place, is_before_the_click: bool
+) -> None:
+    """The group that may not approve is disabled: whoever approved may be in it, until Slack shows it again."""
+    world = place.world
+    denied = world.slack.add_group(DENIED, handle="contractors", users=[])
+    rules = [{"users": [AMY, BEN], "group": GROUP, "min": 1}]
+    place.configure(approvals={"rules": rules, "deny": {"groups": [DENIED]}})
+    says = f"nobody can tell who is in the user group {DENIED}, which is disabled or gone"
+    if is_before_the_click:
+        id = await place.request()
+        denied.disabled = True
+        with pytest.raises(NoGroup, match=says):
+            await world.promoter.approve(id, user=CARA)
+        denied.disabled = False
+        await world.promoter.approve(id, user=CARA)
+    else:
+        id = await place.approved()
+        denied.disabled = True
+        await world.advance(id)
+        assert (await world.find(id)).phase is Phase.APPROVED
+        assert says in (await world.store.look(id)).waits_for
+        await stays_unwritten(place, id)
+        denied.disabled = False
+    await world.advance_until(id, Phase.COMMITTED)
+
+
+async def test_whom_the_denied_group_holds_when_it_is_back_does_not_count(place: Place) -> None:
+    """She approved while nobody could tell, and is one of those who may not."""
+    denied = place.world.slack.add_group(DENIED, handle="contractors", users=[])
+    rules = [{"users": [AMY, BEN], "group": GROUP, "min": 1}]
+    place.configure(approvals={"rules": rules, "deny": {"groups": [DENIED]}})
+    id = await place.approved()
+    denied.users, denied.disabled = [CARA], True
+    await stays_unwritten(place, id)
+    denied.disabled = False
+    await place.world.advance(id)
+    assert ((await place.world.find(id)).phase, place.world.commits(id)) == (Phase.REQUESTED, [])
+
+
+async def test_a_request_is_not_recorded_while_nobody_can_tell_who_is_denied(place: Place) -> None:
+    """Whoever asks hears it at once, with what to do."""
+    place.configure(
+        approvals={"rules": [{"users": [AMY, BEN], "min": 1}], "deny": {"groups": ["S0NOWHERE01"]}}
+    )
+    with pytest.raises(NoGroup, match=r"S0NOWHERE01.*name another one in promote.yaml"):
+        await place.request()
+    assert await place.world.pending() == []
+
+
+async def test_an_emergency_that_needs_no_approval_does_not_wait_for_a_denied_group(place: Place) -> None:
+    """Where nobody has to approve, it does not matter who may not."""
+    denied = place.world.slack.add_group(DENIED, handle="contractors", users=[])
+    place.configure(approvals={"rules": [{"users": [AMY, BEN], "min": 1}], "deny": {"groups": [DENIED]}})
+    id = await breaks_glass(place)
+    denied.disabled = True
+    await place.world.advance(id)
+    assert (await place.world.find(id)).phase is Phase.COMMITTED
+
+
 # --- the tag
 
 
@@ -533,7 +614,7 @@ async def test_the_chart_matters_between_two_pushes_too(tmp_path: Path, redis_ur
     """A push that is repeated onto somebody else's commit would bring that commit along."""
     async with world_in(tmp_path, redis_url, automated=False) as world:
         id = await world.approved()
-        await in_vain(world, id)
+        await world.pushed_in_vain(id)
         push(world.repository, {CHART: sample.read_file(world.repository, CHART) + "# slower\n"})
         for _ in range(4):
             await world.advance(id)
@@ -595,6 +676,233 @@ async def test_what_was_there_when_it_was_asked_for_is_approved_with_it(
         assert (await world.find(id)).phase is Phase.COMMITTED
 
 
+# --- the order of the environments
+
+
+@pytest.fixture
+async def world(tmp_path: Path, redis_url: str) -> AsyncIterator[World]:
+    async with world_in(tmp_path, redis_url) as made:
+        yield made
+
+
+async def approved_after_stage(world: World) -> PromotionId:
+    """16 has come to stage by a promotion, and its promotion to prod is approved."""
+    assert (await world.rest(await world.request("stage"))).phase is Phase.LIVE
+    return await world.approved()
+
+
+async def the_bot_rolls_back(world: World) -> None:
+    back = await world.promoter.roll_back(app="manual-app", environment="stage", user=MEL)
+    assert (await world.rest(back.id)).phase is Phase.LIVE
+
+
+async def a_hand_takes_it_back(world: World) -> None:
+    world.push_by_hand("stage", "15")
+
+
+async def a_git_revert(world: World) -> None:
+    """As git itself does it, in a clone of somebody's own."""
+    (commit,) = [each for each in world.commits() if ("Environment", "stage") in each.trailers]
+    clone = world.folder / "clone"
+    git("clone", "--quiet", world.repository.as_uri(), str(clone), folder=world.folder)
+    git("revert", "--no-edit", commit.revision, folder=clone)
+    git("push", "--quiet", "origin", "main", folder=clone)
+
+
+async def a_merged_revert(world: World) -> None:
+    """As a pull request brings it, whose own commits are no part of the branch."""
+    (commit,) = [each for each in world.commits() if ("Environment", "stage") in each.trailers]
+    clone = world.folder / "clone"
+    git("clone", "--quiet", world.repository.as_uri(), str(clone), folder=world.folder)
+    git("checkout", "--quiet", "-b", "revert", folder=clone)
+    git("revert", "--no-edit", commit.revision, folder=clone)
+    git("checkout", "--quiet", "main", folder=clone)
+    git("merge", "--quiet", "--no-ff", "--no-edit", "revert", folder=clone)
+    git("push", "--quiet", "origin", "main", folder=clone)
+
+
+def git(*words: str, folder: Path) -> None:
+    who = ("-c", "user.name=Sam Okafor", "-c", "user.email=sam@acme.example")
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
+    subprocess.run(["git", *who, *words], cwd=folder, env=environment, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "take_back", [the_bot_rolls_back, a_hand_takes_it_back, a_git_revert, a_merged_revert]
+)
+async def test_what_is_taken_back_before_does_not_go_on(
+    world: World, take_back: Callable[[World], Awaitable[None]]
+) -> None:
+    """Whoever takes it back, and however: prod does not get what stage could not keep."""
+    id = await approved_after_stage(world)
+    await take_back(world)
+    await world.advance(id)
+    promotion = await world.find(id)
+    assert promotion.phase is Phase.STALE
+    assert promotion.ending == ("stage went back from 16 to 15 after it was asked for; nothing was committed")
+    assert (world.commits(id), world.value()) == ([], "14")
+
+
+async def test_what_is_taken_back_between_two_pushes_is_not_pushed_again(world: World) -> None:
+    """Nobody knows whether the first push arrived, and the second is not made."""
+    id = await approved_after_stage(world)
+    await world.pushed_in_vain(id)
+    world.push_by_hand("stage", "15")
+    for _ in range(4):
+        await world.advance(id)
+        assert world.commits(id) == []
+        world.passes(60)
+    assert (await world.find(id)).phase is Phase.STALE
+
+
+@pytest.mark.parametrize("then", [["17"], ["17", "18"], ["17", "16"]])
+async def test_where_the_environment_before_goes_on_it_is_committed(world: World, then: list[str]) -> None:
+    """A newer version in stage ends no request for the one that was tested there, nor does its own return."""
+    id = await approved_after_stage(world)
+    for version in then:
+        world.push_by_hand("stage", version)
+    await world.advance(id)
+    assert (await world.find(id)).phase is Phase.COMMITTED
+    assert world.value() == "16"
+
+
+async def test_who_goes_on_is_not_held_up_by_argo_cd(world: World) -> None:
+    """Git alone tells that stage has gone on: what runs there now says nothing of what is promoted."""
+    id = await approved_after_stage(world)
+    world.push_by_hand("stage", "17")
+    world.argocd.down = True
+    await world.advance(id)
+    assert (await world.find(id)).phase is Phase.COMMITTED
+
+
+async def edit(world: World, environment: str, old: str, new: str) -> None:
+    """Somebody changes something else than the version, and Argo CD notices."""
+    path = f"values-{environment}.yaml"
+    text = sample.read_file(world.repository, path)
+    assert old in text
+    push(world.repository, {path: text.replace(old, new)})
+    world.argocd.refresh(f"manual-app-{environment}", "normal")
+
+
+async def test_what_crashes_before_does_not_go_on(world: World) -> None:
+    """Stage holds the very version, and its pods crash since somebody gave them less memory."""
+    id = await world.approved()
+    world.argocd.degrade_next_rollout("manual-app-stage")
+    await edit(world, "stage", "cpu: 250m", "cpu: 10m")
+    await world.roll_out("stage")
+    await world.advance(id)
+    promotion = await world.find(id)
+    assert promotion.phase is Phase.STALE
+    assert "stage does not run 15 well any more: manual-app-stage is Degraded: " in (promotion.ending or "")
+    assert (world.commits(id), world.value()) == ([], "14")
+
+
+async def test_what_is_synced_before_is_waited_for(world: World) -> None:
+    """A sync of the same version under way says neither yes nor no; when it has ended well, it is committed."""
+    id = await world.approved()
+    world.argocd.sync("manual-app-stage")
+    for _ in range(2):
+        await world.advance(id)
+        promotion, look = await world.find(id), await world.store.look(id)
+        assert (promotion.phase, world.commits(id)) == (Phase.APPROVED, [])
+        assert "not known yet: manual-app-stage is being synced; trying again" in look.waits_for
+    world.passes(30)
+    await world.advance_until(id, Phase.COMMITTED)
+    assert world.value() == "15"
+
+
+async def test_what_rolls_out_before_is_waited_for(world: World) -> None:
+    """Pods that are replaced without trouble are waited for."""
+    id = await world.approved()
+    await edit(world, "stage", "cpu: 250m", "cpu: 200m")
+    world.passes(3)
+    await world.advance(id)
+    assert (await world.find(id)).phase is Phase.APPROVED
+    assert "is not known yet" in (await world.store.look(id)).waits_for
+    await world.roll_out("stage")
+    await world.advance_until(id, Phase.COMMITTED)
+
+
+async def test_what_runs_another_version_before_than_its_branch_holds_does_not_go_on(world: World) -> None:
+    """The chart does not take the version from the file any more, and Argo CD calls that Synced and Healthy."""
+    id = await world.approved()
+    text = sample.read_file(world.repository, CHART)
+    push(world.repository, {CHART: text.replace("{{ .Values.image.tag }}", "13")})
+    await world.roll_out("stage")
+    await world.advance(id)
+    promotion = await world.find(id)
+    assert promotion.phase is Phase.STALE
+    assert "stage does not run 15 well any more: manual-app-stage runs 13" in (promotion.ending or "")
+
+
+async def test_who_comes_back_is_seen_before_argo_cd_has_noticed(world: World) -> None:
+    """16 is followed by 17 and comes back: Argo CD still runs 17, and is asked to compare before anything ends."""
+    id = await approved_after_stage(world)
+    world.push_by_hand("stage", "17")
+    await world.roll_out("stage")
+    world.push_by_hand("stage", "16")
+    await world.advance(id)
+    assert (await world.find(id)).phase is Phase.APPROVED
+    await world.roll_out("stage")
+    await world.advance_until(id, Phase.COMMITTED)
+
+
+@pytest.mark.parametrize("is_mended", [True, False])
+async def test_what_could_not_be_compared_before_is_compared_anew(world: World, is_mended: bool) -> None:
+    """Argo CD's error may be over since it looked; where it is not, nobody knows what stage would run."""
+    id = await world.approved()
+    world.argocd.break_comparisons("manual-app-stage", "repository not accessible")
+    world.argocd.refresh("manual-app-stage", "normal")
+    world.passes(3)
+    if is_mended:
+        world.argocd.mend_comparisons("manual-app-stage")
+    await world.advance(id)
+    assert (await world.find(id)).phase is (Phase.COMMITTED if is_mended else Phase.APPROVED)
+    if not is_mended:
+        assert "repository not accessible" in (await world.store.look(id)).waits_for
+
+
+async def test_argo_cd_away_is_waited_for(world: World) -> None:
+    """Nobody can tell what stage runs, so nothing is written until somebody can."""
+    id = await world.approved()
+    world.argocd.down = True
+    for _ in range(3):
+        after = await world.advance(id)
+        assert after is not None
+        assert (await world.find(id)).phase is Phase.APPROVED
+        assert "order: could not be checked: Argo CD" in (await world.store.look(id)).waits_for
+        world.passes(after.total_seconds())
+    world.argocd.down = False
+    await world.advance_until(id, Phase.COMMITTED)
+
+
+@pytest.mark.parametrize(("skips", "stands"), [(["order"], Phase.COMMITTED), (["quorum"], Phase.STALE)])
+async def test_an_emergency_asks_for_the_order_unless_its_policy_skips_it(
+    place: Place, skips: list[str], stands: Phase
+) -> None:
+    """Where the order is skipped neither the branch nor Argo CD is asked about stage; else an emergency waits too."""
+    place.configure(emergency={"who": [RESCUERS], "skips": [*skips, "quorum"]})
+    id = await breaks_glass(place)
+    place.world.push_by_hand("stage", "14")
+    await place.world.advance(id)
+    assert (await place.world.find(id)).phase is stands
+
+
+@pytest.mark.parametrize("unseen", [True, False])
+async def test_what_waits_for_a_window_ends_by_the_order_and_not_by_a_moment_without_argo_cd(
+    frozen: tuple[Place, PromotionId], unseen: bool
+) -> None:
+    """It was asked for to wait, so it waits for Argo CD as well; but a version that is taken back comes never."""
+    place, id = frozen
+    await (lose_argo_cd(place) if unseen else back_by_hand(place))
+    await place.world.advance(id)
+    assert (await place.world.find(id)).phase is (Phase.APPROVED if unseen else Phase.STALE)
+    place.world.argocd.down = False
+    place.world.clock.at = NOON + timedelta(hours=2)
+    await place.world.advance(id)
+    assert (await place.world.find(id)).phase is (Phase.COMMITTED if unseen else Phase.STALE)
+
+
 # --- a shorter way
 
 
@@ -606,14 +914,6 @@ async def breaks_glass(place: Place) -> PromotionId:
             return id
         await place.world.advance(id)
     raise AssertionError(f"{await place.world.find(id)}")
-
-
-async def in_vain(world: World, id: str) -> None:
-    """A worker pushes, the push never arrives, and nobody hears so."""
-    writer = NeverArrives(cache=world.folder / "away", committer=COMMITTER, allow_local=frozenset({"gitops"}))
-    await world.advance(id, world.new_engine(values=writer))
-    await writer.aclose()
-    assert (await world.find(id)).phase is Phase.COMMITTING
 
 
 async def stop_rescuing(place: Place) -> None:
@@ -670,7 +970,7 @@ async def test_who_broke_glass_must_still_be_allowed_to(place: Place, name: str)
 async def test_a_push_is_repeated_only_for_who_still_may(place: Place, name: str) -> None:
     """Nobody knows whether the first push arrived, and the next one is checked like the first."""
     (change, says), id = RESCUE_ENDS[name], await breaks_glass(place)
-    await in_vain(place.world, id)
+    await place.world.pushed_in_vain(id)
     await change(place)
     for _ in range(4):
         await place.world.advance(id)
@@ -687,7 +987,7 @@ AGAIN = [name for name, fact in FACTS.items() if fact.stands is not Phase.APPROV
 async def test_a_fact_that_changes_between_two_pushes_stops_the_second(place: Place, name: str) -> None:
     """What stops the first push stops every other one; it is told when the first cannot arrive any more."""
     fact, id = FACTS[name], await place.approved()
-    await in_vain(place.world, id)
+    await place.world.pushed_in_vain(id)
     await fact.change(place)
     for _ in range(4):
         await place.world.advance(id)

@@ -54,6 +54,8 @@ class Found:
     image: Image
     proof: str
     answers: tuple[Answer, ...]
+    brings: str = ""
+    """The revision that would be brought, where the target follows a branch or tags; empty where nobody says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +74,22 @@ class Drafting:
     changes: RuleChanges
 
     async def draft(
-        self, target: Target, version: str | None, *, skips: frozenset[Gate], asker: str | None = None
+        self,
+        target: Target,
+        version: str | None,
+        *,
+        skips: frozenset[Gate],
+        asker: str | None = None,
+        digest: str = UNKNOWN,
     ) -> Draft:
-        """What it would be for `asker` to bring a version; without one, what the environment before runs."""
+        """What it would be for `asker` to bring a version; without one, what the environment before runs.
+
+        `digest` is that of what CI has built, for the first environment.
+        """
         source = self.catalog.before(target)
-        found = await self._found(target, source, version)
+        found = await self._found(target, source, version, digest)
         image = found.image
-        plan = await self.values.plan(target, image.version, digest=image.digest)
+        plan = await self.values.plan(target, image.version, digest=image.digest, brings=found.brings)
         dossier, answers = await asyncio.gather(
             self._dossier(target, source, plan, found),
             self.gatekeeper.ask(target, source, image, skips=skips, asker=asker),
@@ -95,6 +106,7 @@ class Drafting:
 
     async def draft_back(self, target: Target, image: Image, *, skips: frozenset[Gate]) -> Draft:
         """What it would be to bring back a build that stood there before."""
+        _require_way_back(target)
         digest = await same_image.proved(self.images, target, image, where=target.environment)
         image = replace(image, digest=digest)
         plan = await self.values.plan(target, image.version, digest=digest)
@@ -116,9 +128,14 @@ class Drafting:
 
     async def reported(self, target: Target) -> Image:
         """What a target runs, live and healthy, as its pods report it; raises `Refused` with the reason where it does not."""
-        facts = await asyncio.gather(*(self._compared(target, each) for each in target.applications))
+        facts = await self.seen(target)
         version = checked_version(gates.live_version(target, facts))
         return Image(version=version, digest=_reported(facts, target.image))
+
+    async def seen(self, target: Target, *, anew: bool = False) -> Sequence[ApplicationFacts]:
+        """One look at each application; `anew` has Argo CD compare first. Raises `Unavailable`, `Failed`."""
+        looks = (self._compared(target, each, anew=anew) for each in target.applications)
+        return await asyncio.gather(*looks)
 
     async def held(self, target: Target, source: Target) -> Image:
         """What could go from its source to a target, by the file or by the pods; `Refused` where nothing runs well."""
@@ -157,10 +174,12 @@ class Drafting:
             return "parameters of the Argo CD application"
         return ""
 
-    async def _found(self, target: Target, source: Target | None, version: str | None) -> Found:
+    async def _found(
+        self, target: Target, source: Target | None, version: str | None, digest: str = UNKNOWN
+    ) -> Found:
         if source is None:
-            return await self._from_ci(target, version)
-        facts = await asyncio.gather(*(self._compared(source, each) for each in source.applications))
+            return await self._from_ci(target, version, digest)
+        facts = await self.seen(source)
         live, order = _live(target, source, facts, version)
         wanted = version or live or (await self.values.current(source)).version
         held = await self._held(target, source, wanted, facts if wanted == live else ())
@@ -173,17 +192,21 @@ class Drafting:
         except Refused as anew:
             return Found(image=held, proof="", answers=(order, gates.closed(Gate.IMAGE, str(anew))))
         proof = "the registry" if target.asks_registry else f"{where}" if digest != UNKNOWN else ""
-        image = Image(version=wanted, digest=digest)
-        return Found(image=image, proof=proof, answers=(order, _proved(target, source, image)))
+        image, brings = (
+            Image(version=wanted, digest=digest),
+            _revision(target, facts) if wanted == live else "",
+        )
+        return Found(image=image, proof=proof, answers=(order, _proved(target, source, image)), brings=brings)
 
-    async def _from_ci(self, target: Target, version: str | None) -> Found:
+    async def _from_ci(self, target: Target, version: str | None, digest: str) -> Found:
         if version is None:
             raise Refused(
                 f"{target.environment} is the first environment, so say which version: "
                 f"/promote {target.app} <version> {target.environment}"
             )
-        digest = await same_image.proved(self.images, target, Image(version=version), where="CI")
-        proof = "the registry" if digest != UNKNOWN else ""
+        held = Image(version=version, digest=digest)
+        digest = await same_image.proved(self.images, target, held, where="CI")
+        proof = "" if digest == UNKNOWN else "the registry" if target.asks_registry else "CI"
         return Found(image=Image(version=version, digest=digest), proof=proof, answers=())
 
     async def _held(
@@ -195,17 +218,17 @@ class Drafting:
             return held if held.version == version else Image(version=version)
         return Image(version=version, digest=_reported(facts, source.image))
 
-    async def _compared(self, target: Target, application: Application) -> ApplicationFacts:
+    async def _compared(self, target: Target, application: Application, *, anew: bool) -> ApplicationFacts:
         """The facts; where Argo CD has not compared since its last operation, they are asked of it anew."""
-        facts = await self.cluster.observe(target, application, refresh=False)
-        if not (facts.is_fresh and facts.compares_spec):
+        facts = await self.cluster.observe(target, application, refresh=anew)
+        if not (anew or (facts.is_fresh and facts.compares_spec)):
             facts = await self.cluster.observe(target, application, refresh=True)
         return replace(facts, name=target.called(application))
 
     async def _dossier(self, target: Target, source: Target | None, plan: Plan, found: Found) -> Dossier:
         commits, watched, differences, ran, last = await asyncio.gather(
             self._commits(target, plan, found.image),
-            self._watched(target),
+            self._watched(target, plan),
             self._differences(target, source),
             self._ran(source, found.image),
             self._last_requester(target),
@@ -246,7 +269,9 @@ class Drafting:
         found = await asyncio.gather(*(self.directory.owner_of(each) for each in asked))
         return known | {each: owner for each, owner in zip(asked, found, strict=True) if owner}
 
-    async def _watched(self, target: Target) -> tuple[Commits | None, bool]:
+    async def _watched(self, target: Target, plan: Plan) -> tuple[Commits | None, bool]:
+        if target.release:  # the revision itself is bound, with all that it holds
+            return await self.values.between(target, plan.brings), False
         if not target.policy.needs_approval:
             return None, False
         try:
@@ -313,6 +338,33 @@ def _live(
     except Refused as refused:
         return None, gates.closed(Gate.ORDER, str(refused))
     return live, gates.opened(Gate.ORDER, f"{source.environment} runs {live}, live and healthy")
+
+
+def _revision(target: Target, facts: Sequence[ApplicationFacts]) -> str:
+    """The one revision that the environment before runs, where one is to be brought; raises `Refused` for several."""
+    if target.release is None:
+        return ""
+    found = {each.revision for each in facts}
+    if len(found) == 1 and (revision := found.pop()):
+        return revision
+    raise Refused(
+        f"The applications of {target.app} in the environment before are not at one revision, and {target.environment} "
+        "takes exactly that. Have them synced, and ask again."
+    )
+
+
+def _require_way_back(target: Target) -> None:
+    """Raise `Refused` for what only goes forward."""
+    if target.release and target.release.pin is None:
+        moved = (
+            f"the tags of {target.environment} only go up"
+            if target.release.tag
+            else (f"the branch {target.repository.branch} only goes forward")
+        )
+        raise Refused(
+            f"{target.app} cannot be rolled back in {target.environment}: {moved}. Take the change back on "
+            f"{target.release.source}, let it be built, and promote that."
+        )
 
 
 def _reported(facts: Sequence[ApplicationFacts], image: str) -> str:

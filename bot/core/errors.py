@@ -63,6 +63,15 @@ class Unreadable(Unavailable):
     """The store answers, and what it holds is nothing that the bot has written."""
 
 
+class NoGroup(Unavailable):
+    """Slack knows no such user group, or it is disabled: that is not the same as a group without members."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__("Slack", f"the user group {group} is disabled or gone")
+        whose = f"nobody can tell who is in the user group {group}, which is disabled or gone"
+        self.args = (f"{whose}. Enable it in Slack, or name another one in promote.yaml",)
+
+
 class Failed(PromoteError):
     """It cannot go on; the promotion ends as failed, with this reason in the system's own words.
 
@@ -72,6 +81,10 @@ class Failed(PromoteError):
     def __init__(self, sentence: str, *, outcome: Outcome | None = None) -> None:
         super().__init__(sentence)
         self.outcome = outcome
+
+
+class Protected(Failed):
+    """The branch takes no push from the bot; a pull request may do."""
 
 
 class ValueNotEditable(Failed):

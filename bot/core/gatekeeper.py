@@ -52,7 +52,7 @@ class Gatekeeper:
         if is_quick:
             questions = [each for each in questions if each[0] not in (Gate.PROBES, Gate.PARITY)]
         asked = [(gate, question) for gate, question in questions if gate not in skips]
-        answers = await asyncio.gather(*(_answered(gate, question) for gate, question in asked))
+        answers = await asyncio.gather(*(answered(gate, question) for gate, question in asked))
         return Answers(tuple(answer for found in answers for answer in found))
 
     def _questions(
@@ -104,7 +104,7 @@ class Gatekeeper:
         return (gates.opened(Gate.PROBES, f"{probe.name}: passed"),)
 
 
-async def _answered(gate: Gate, question: Question) -> tuple[Answer, ...]:
+async def answered(gate: Gate, question: Question) -> tuple[Answer, ...]:
     """The gate's answer; where none comes, that."""
     try:
         async with asyncio.timeout(WITHIN):

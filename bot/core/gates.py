@@ -10,9 +10,9 @@ from enum import StrEnum
 from bot.core.board import BadVersion, Lock, Report, Soaked
 from bot.core.catalog import Image, Target
 from bot.core.errors import Refused
+from bot.core.facts import ApplicationFacts, running_version, split_image
 from bot.core.policy import Gate, Policy
 from bot.core.ports import Hours
-from bot.core.rollout import ApplicationFacts, running_version
 
 
 class Stand(StrEnum):
@@ -123,6 +123,55 @@ def require_order(target: Target, source: Target, *, wanted: str, live: str) -> 
             f"{source.environment} runs {live}, not {wanted}. Promote {wanted} to {source.environment} first: "
             f"/promote {target.app} {wanted} {source.environment}"
         )
+
+
+def went_on(source: Target, wanted: str, stood: Sequence[str]) -> Answer | None:
+    """What the branch says of a version that the environment before ran when it was asked for; None: it holds it still.
+
+    `stood` is what the branch held there, newest first. Who went on to another version does not take back the one
+    before; who went back to what stood there earlier does, whoever wrote it.
+    """
+    now, where = stood[0], source.environment
+    if now == wanted:
+        return None
+    if wanted not in stood:
+        return closed(Gate.ORDER, f"{where} holds {now} now, and {wanted} is not among what it held of late")
+    if now in stood[stood.index(wanted) :]:
+        return closed(Gate.ORDER, f"{where} went back from {wanted} to {now} after it was asked for")
+    return opened(Gate.ORDER, f"{where} has gone on from {wanted} to {now}")
+
+
+def still_runs(source: Target, wanted: str, facts: Sequence[ApplicationFacts]) -> Answer:
+    """What the applications say of a version that the environment before ran when it was asked for.
+
+    It is closed where one of them is in trouble; what passes by itself, a sync or a comparison, is not known yet.
+    """
+    where = source.environment
+    if trouble := next(filter(None, (_trouble(each, source.image, wanted) for each in facts)), ""):
+        return closed(Gate.ORDER, f"{where} does not run {wanted} well any more: {trouble}")
+    for application in facts:
+        version, reason = running_version(application, source.image)
+        if version is None:
+            says = f"whether {where} still runs {wanted} well is not known yet: {reason}"
+            return Answer(gate=Gate.ORDER, stand=Stand.UNKNOWN, says=says)
+    return opened(Gate.ORDER, f"{where} still runs {wanted}, live and healthy")
+
+
+def _trouble(facts: ApplicationFacts, image: str, wanted: str) -> str:
+    """Why an application does not run the version well, where that does not pass by itself; else empty."""
+    name, workloads = facts.name, facts.workloads
+    if facts.is_operating:
+        return ""
+    if facts.health in ("Degraded", "Missing"):
+        return f"{name} is {facts.health}{f': {facts.trouble}' if facts.trouble else ''}"
+    if workloads is None:
+        return ""
+    spelled = [split_image(each) for pod in workloads.running(image) for each in pod.images]
+    versions = sorted({version for named, version in spelled if named == split_image(image)[0]})
+    if versions and wanted not in versions:
+        return f"{name} runs {' and '.join(versions)}"
+    is_in_trouble = any(pod.trouble and not pod.is_ready for pod in workloads.staying)
+    return f"{name}: {workloads.unready}" if is_in_trouble else ""
 
 
 def soak(policy: Policy, source: Target, soaked: Soaked | None, *, now: datetime) -> Answer:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bot.core import people
 from bot.core.dossier import Dossier
-from bot.core.errors import Refused
+from bot.core.errors import NoGroup, Refused
 from bot.core.people import Person
 from bot.core.policy import Members, Policy
 from bot.core.ports import Directory, Store
@@ -19,11 +19,25 @@ MOST_ASKED = 100
 """How many of the named people are looked up; whoever comes after them counts as here: nobody is refused unasked."""
 
 
-async def members_of(directory: Directory, groups: Iterable[str]) -> Members:
-    """The people of each group now."""
-    names = sorted(set(groups))
-    found = await asyncio.gather(*(directory.members(group) for group in names))
+async def members_of(
+    directory: Directory, groups: Iterable[str], *, known: frozenset[str] = frozenset()
+) -> Members:
+    """The people of each group now; nobody is in one that is disabled or gone, which gives no right to anybody.
+
+    Of `known` it must be known: raises `NoGroup` where one of those is disabled or gone.
+    """
+    names = sorted(known.union(groups))
+    found = await asyncio.gather(*(_members(directory, group, is_needed=group in known) for group in names))
     return dict(zip(names, found, strict=True))
+
+
+async def _members(directory: Directory, group: str, *, is_needed: bool) -> frozenset[str]:
+    try:
+        return await directory.members(group)
+    except NoGroup:
+        if is_needed:
+            raise
+        return frozenset()
 
 
 async def known_dossier(store: Store, promotion: Promotion) -> Dossier:
@@ -40,8 +54,12 @@ async def known_dossier(store: Store, promotion: Promotion) -> Dossier:
 
 
 async def deciding(directory: Directory, policy: Policy, more: Iterable[str] = ()) -> Members:
-    """The people of each group that decides about an approval, and of `more`."""
-    return await members_of(directory, policy.deciding_groups | frozenset(more))
+    """The people of each group that decides about an approval, and of `more`.
+
+    Raises `NoGroup` where nobody can tell whom `deny` keeps from approving.
+    """
+    denied = policy.denied.groups if policy.needs_approval else frozenset()
+    return await members_of(directory, policy.deciding_groups | frozenset(more), known=denied)
 
 
 def is_member(person: Person) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bot.core import people, same_image, trailers
+from bot.core import gates, people, same_image, trailers
 from bot.core.catalog import Catalog, Image, Target
 from bot.core.dossier import Dossier
 from bot.core.drafting import Drafting
 from bot.core.errors import Failed, Refused, Unavailable
-from bot.core.gates import Answers
+from bot.core.gatekeeper import answered
+from bot.core.gates import Answer, Answers, Stand
 from bot.core.gates import span as in_words
 from bot.core.membership import deciding, is_member, known_dossier, members_of
 from bot.core.people import Action
@@ -22,6 +24,8 @@ from bot.core.seals import FORGED, Sealer
 from bot.core.terms import gates_passed_by
 
 LONGEST_NAME = 60
+MOST_CHANGES = 200
+"""How many changes of a values file are read for what stood in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,9 @@ class Rechecking:
         now = self.clock.now()
         # The time of the request is sealed, that of the approval is not: an old promotion cannot be replayed.
         approved_at = min(promotion.approved_at or now, promotion.requested_at + target.policy.expires)
-        within = target.policy.waits if promotion.waits else target.policy.start_within
+        # Whoever merges a pull request may take days.
+        may_wait = promotion.waits or promotion.pull_request
+        within = target.policy.waits if may_wait else target.policy.start_within
         if now >= approved_at + within:
             why = f"it could not be written within {in_words(within)} of its approval; nothing was committed"
             return promotion.expire(at=now, why=why)
@@ -64,8 +70,6 @@ class Rechecking:
             return await self._moved(promotion, target, plan.old_version)
         if why := await same_image.pushed_anew(self.images, promotion, target):
             return why
-        if why := await self._taken_back(promotion, target):
-            return why
         try:
             dossier = await known_dossier(self.store, promotion)
         except Refused as refused:
@@ -75,20 +79,6 @@ class Rechecking:
                 f"what {promotion.environment} renders from changed after it was asked for ({added}); "
                 "nothing was committed"
             )
-        return ""
-
-    async def _taken_back(self, promotion: Promotion, target: Target) -> str:
-        """Was the version rolled back, since it was asked for, in the environment that it comes from?"""
-        source = None if promotion.is_rollback else self.catalog.before(target)
-        if source is None or Gate.ORDER in gates_passed_by(promotion, target):
-            return ""
-        for other in await self.store.history(source):
-            is_since = other.committed_at is not None and other.committed_at >= promotion.requested_at
-            if other.is_rollback and is_since and other.old_version == promotion.version:
-                return (
-                    f"{source.environment} went back from {promotion.version} to {other.version} ({other.id}) "
-                    "after it was asked for; nothing was committed"
-                )
         return ""
 
     async def _lost_right(self, promotion: Promotion) -> str:
@@ -109,14 +99,51 @@ class Rechecking:
         return f"{promotion.requested_by.name} may not {action} any more"
 
     async def _answers(self, promotion: Promotion, target: Target) -> Answers:
-        return await self.drafting.gatekeeper.ask(
-            target,
-            None if promotion.is_rollback else self.catalog.before(target),
-            Image(version=promotion.version, digest=promotion.digest),
-            skips=gates_passed_by(promotion, target),
-            is_rollback=promotion.is_rollback,
-            asker=promotion.requested_by.id,
+        """What every gate says now, the order of the environments first."""
+        source = None if promotion.is_rollback else self.catalog.before(target)
+        skips = gates_passed_by(promotion, target)
+        order, others = await asyncio.gather(
+            self._order(promotion, None if Gate.ORDER in skips else source),
+            self.drafting.gatekeeper.ask(
+                target,
+                source,
+                Image(version=promotion.version, digest=promotion.digest),
+                skips=skips,
+                is_rollback=promotion.is_rollback,
+                asker=promotion.requested_by.id,
+            ),
         )
+        return Answers((*order, *others.each))
+
+    async def _order(self, promotion: Promotion, source: Target | None) -> tuple[Answer, ...]:
+        """Does the environment before run the version as it did when it was asked for, or has it gone on since?
+
+        Git and Argo CD are asked side by side; where git says that the version is gone, nobody waits for Argo CD.
+        """
+        if source is None:
+            return ()
+        wanted = promotion.version
+        runs = asyncio.create_task(answered(Gate.ORDER, lambda: self._still_runs(source, wanted)))
+        try:
+            return await answered(Gate.ORDER, lambda: self._went_on(source, wanted)) or await runs
+        finally:
+            runs.cancel()
+
+    async def _went_on(self, source: Target, wanted: str) -> tuple[Answer, ...]:
+        """What the branch says; nothing where it still holds the version, and then its history is not read either."""
+        if (await self.values.current(source)).version == wanted:
+            return ()
+        stood = await self.values.stood(source, limit=MOST_CHANGES)
+        answer = gates.went_on(source, wanted, stood)
+        return (answer,) if answer else ()
+
+    async def _still_runs(self, source: Target, wanted: str) -> tuple[Answer, ...]:
+        """What the applications say; Argo CD may not know the newest commit yet, or that its trouble is over."""
+        facts = await self.drafting.seen(source)
+        answer = gates.still_runs(source, wanted, facts)
+        if answer.stand is Stand.CLOSED or any(each.errors for each in facts):
+            answer = gates.still_runs(source, wanted, await self.drafting.seen(source, anew=True))
+        return (answer,)
 
     async def _still_valid(self, promotion: Promotion, target: Target) -> tuple[Approval, ...]:
         """The approvals whose givers may still approve."""
@@ -145,10 +172,14 @@ class Rechecking:
         """
         version, digest = promotion.version, promotion.digest
         if not await self._is_bound(promotion):
-            plan = await self.values.plan(target, version, digest=digest, fresh=False)
+            plan = await self.values.plan(
+                target, version, digest=digest, brings=promotion.brings or "", fresh=False
+            )
             if plan.old_version == promotion.old_version:
                 return plan
-        return await self.values.plan(target, version, digest=digest, fresh=True)
+        return await self.values.plan(
+            target, version, digest=digest, brings=promotion.brings or "", fresh=True
+        )
 
     async def _is_bound(self, promotion: Promotion) -> bool:
         """Was it approved together with all else that would be deployed?"""

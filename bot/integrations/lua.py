@@ -53,7 +53,7 @@ end
 local function is_followed(slot) return string.sub(slot, 1, 12) == '{gp}:follow:' end
 -- What a newer version of the bot follows we cannot end, and it ends by itself when it sees ours.
 local function is_newer(id, change)
-  return tonumber(redis.call('HGET', '{gp}:p:' .. id, 'schema') or 0) > change.schema
+  return tonumber(redis.call('HGET', '{gp}:p:' .. id, 'schema') or 0) > change.reads
 end
 local function move(slot, id) owners[slot], moved[slot] = id, true end
 for _, change in ipairs(changes) do

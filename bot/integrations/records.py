@@ -28,12 +28,26 @@ _EVENT = TypeAdapter(Event)
 _DOSSIER = TypeAdapter(Dossier)
 _BESIDE: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Card, Look)}
 _FIELDS = [field.name for field in fields(Event)]
+_FIRST = frozenset(
+    {"id", "schema", "edition", "phase", "app", "environment", "source", "version", "old_version", "digest"}
+    | {"changes", "content_hash", "requested_by", "requested_at", "request_seal", "reason", "rollback_of"}
+    | {"expires_at", "approvals", "approved_at", "link", "base", "revision", "committed_at", "ended_at"}
+    | {"ending", "outcome", "last"}
+)
+"""The fields of a record's first form."""
+_LATER = [field.name for field in fields(Promotion) if field.name not in _FIRST]
+
+
+def schema(promotion: Promotion) -> int:
+    """The lowest form that can hold the promotion, and no lower one than it had: older bots may go on with the first."""
+    is_first = all(getattr(promotion, name) is None for name in _LATER)
+    return max(promotion.schema, 1 if is_first else SCHEMA)
 
 
 def record(promotion: Promotion) -> str:
-    """The promotion as JSON, of this version's schema, whoever began it."""
-    ours = replace(promotion, schema=SCHEMA)
-    return _PROMOTION.dump_json(ours, exclude_none=True).decode()
+    """The promotion as JSON, in the lowest form that can hold it."""
+    kept = replace(promotion, schema=schema(promotion))
+    return _PROMOTION.dump_json(kept, exclude_none=True).decode()
 
 
 def promotion(id: str, text: str) -> Promotion:

@@ -21,7 +21,7 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bot.core.catalog import Target
 from bot.core.dossier import Dossier
-from bot.core.errors import Closed, Gone, Unavailable
+from bot.core.errors import Closed, Failed, Gone, NoGroup, Unavailable
 from bot.core.people import Person
 from bot.core.ports import Card
 from bot.core.promotion import Event, Promotion
@@ -51,10 +51,13 @@ GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_close
 """The message is not there any more, or not ours to edit."""
 CLOSED = frozenset({"channel_not_found", "not_in_channel", "is_archived", "is_inactive"})
 """The channel cannot be written to; `is_inactive` is what an edit in an archived one meets."""
-SCOPES = frozenset({"commands", "chat:write", "users:read", "users:read.email", "usergroups:read"})
+SCOPES = frozenset(
+    {"commands", "chat:write", "files:write", "users:read", "users:read.email", "usergroups:read"}
+)
 """Every scope that a call in this file or a surface of the manifest needs."""
 HISTORY_SCOPES = frozenset({"channels:history", "groups:history"})
 """Of use, not needed: with them a card is found again whose place was lost; without them it is posted once more."""
+PICTURE = "statistics.png"
 PAGES = 5
 """How far back a lost card is looked for, in pages of two hundred messages."""
 
@@ -256,6 +259,24 @@ class SlackNotices:
             )
         )
 
+    async def show(self, channel: str, picture: bytes, *, title: str, alternative: str, caption: str) -> None:
+        """Upload a PNG into a channel; raises `Unavailable`, `Closed`, and `Failed` where the app may not upload."""
+        try:
+            await _call(
+                lambda: self._client.files_upload_v2(
+                    channel=channel,
+                    content=picture,
+                    filename=PICTURE,
+                    title=title,
+                    alt_txt=alternative,
+                    initial_comment=caption,
+                )
+            )
+        except _NotGranted as error:
+            raise Failed(
+                "The app may not upload files. Put its manifest in anew (python -m bot manifest) and install it anew."
+            ) from error
+
 
 class SlackDirectory:
     """Who people are, asked anew each time; where Slack does not answer, nobody is waved through."""
@@ -281,12 +302,23 @@ class SlackDirectory:
         return _person(answer["user"], team)
 
     async def members(self, group: str) -> frozenset[str]:
-        """The people of a user group now; empty for one that is disabled or gone."""
+        """The people of a user group now; raises `NoGroup` for one that is disabled or gone, and `Unavailable`."""
         try:
-            answer = await self._within(_call(lambda: self._client.usergroups_users_list(usergroup=group)))
-        except _Unknown:
-            return frozenset()
+            found: frozenset[str] = await self._within(self._members(group))
+        except _Unknown as error:
+            raise NoGroup(group) from error
+        return found
+
+    async def _members(self, group: str) -> frozenset[str]:
+        answer = await _call(lambda: self._client.usergroups_users_list(usergroup=group))
+        # Slack does not say what it answers for a disabled group, so nobody is taken for nobody only with care.
+        if not answer["users"] and not await self._is_enabled(group):
+            raise NoGroup(group)
         return frozenset(str(user) for user in answer["users"])
+
+    async def _is_enabled(self, group: str) -> bool:
+        answer = await _call(self._client.usergroups_list)
+        return any(each.get("id") == group and not each.get("date_delete") for each in answer["usergroups"])
 
     async def owner_of(self, email: str) -> str | None:
         """The id of the person with this address; None for nobody, for who has left and for another workspace's."""
