@@ -17,19 +17,20 @@ from bot.config_models import (
     AppModel,
     ArgoCDModel,
     Config,
-    RepositoryModel,
     SourceModel,
     TargetDefaults,
+    filled,
 )
 from bot.config_policies import broken_rules, policy_of, rollout_of
 from bot.config_problems import Place, Problem, explained, line_of, problem, unknown
+from bot.config_releases import beside_of, branch_of, broken_releases, release_of
 from bot.core import catalog
 from bot.core.errors import PromoteError
 from bot.core.image_name import ImageName, is_local
 
 RESERVED = frozenset(
     "help status pending show approve reject withdraw cancel diff history nudge rollback train lock unlock block "  # noqa: SIM905 - a list of words reads better as words
-    "unblock windows can check locks config to all review for until in because".split()
+    "unblock windows can check locks config to all review for until in because since by stats".split()
 )
 """Words of `/promote`, today's and tomorrow's, that can be no app's name."""
 
@@ -80,6 +81,7 @@ def _misnamed(config: Config) -> Iterator[Problem]:
     yield from _shared(config)
     yield from _repeated(config)
     yield from broken_rules(config)
+    yield from broken_releases(config)
     yield from _ambiguous(config)
 
 
@@ -101,17 +103,21 @@ def _shared(config: Config) -> Iterator[Problem]:
     for name, app in config.apps.items():
         for environment in config.environments_of(app):
             values, repository = (
-                _setting(config, app, environment, "values"),
-                _setting(config, app, environment, "repository"),
+                config.setting(app, environment, "values"),
+                config.setting(app, environment, "repository"),
             )
             model = config.repositories.get(repository or "")
             if values is None or model is None:
                 continue  # told already
-            path = _filled(values, name, environment)
-            keys = _setting(config, app, environment, "keys") or ()
-            digests = _setting(config, app, environment, "digests") or ()
+            if config.setting(app, environment, "strategy") not in (None, "values"):
+                continue  # it writes none
+            path = filled(values, name, environment)
+            keys = config.setting(app, environment, "keys") or ()
+            digests = config.setting(app, environment, "digests") or ()
             for key in dict.fromkeys((*keys, *digests)):
-                owner = owners.setdefault((model.url, model.branch, path, key), f"{name}/{environment}")
+                owner = owners.setdefault(
+                    (model.url, branch_of(config, app, environment), path, key), f"{name}/{environment}"
+                )
                 if owner != f"{name}/{environment}":
                     yield (
                         ("apps", name),
@@ -184,17 +190,9 @@ def _missing(config: Config) -> Iterator[Problem]:
     for name, app in config.apps.items():
         for environment in config.environments_of(app):
             for key in REQUIRED:
-                if _setting(config, app, environment, key) is None:
+                if config.setting(app, environment, key) is None:
                     sentence = f"{environment} has no {key}; give it there or in defaults"
                     yield ("apps", name), f"apps.{name}: {sentence}"
-
-
-def _setting(config: Config, app: AppModel, environment: str, key: str) -> Any:
-    """What holds for a target: the environment's own word, else the app's, else the defaults'."""
-    for source in ((app.environments or {}).get(environment), app, config.defaults):
-        if source is not None and (value := getattr(source, key)) is not None:
-            return value
-    return None
 
 
 def _settings(config: Config) -> Iterator[tuple[Place, TargetDefaults]]:
@@ -224,18 +222,19 @@ def build_catalog(config: Config) -> catalog.Catalog:
 
 def _target(config: Config, name: str, app: AppModel, environment: str) -> catalog.Target:
     def setting(key: str) -> Any:
-        return _setting(config, app, environment, key)
+        return config.setting(app, environment, key)
 
-    repository = config.repositories[setting("repository")]
+    later = config.environments_of(app)[config.environments_of(app).index(environment) + 1 :]
     channel = setting("channel") or config.slack.channels.get(environment) or config.slack.channel
     return catalog.Target(
         app=name,
         environment=environment,
-        repository=_repository(setting("repository"), repository),
-        path=_filled(setting("values"), name, environment),
+        repository=_repository(config, setting("repository"), branch_of(config, app, environment)),
+        path=filled(setting("values"), name, environment),
         keys=tuple(setting("keys")),
         digests=tuple(setting("digests") or ()),
         edit_anchors=bool(setting("edit_anchors")),
+        release=release_of(config, name, environment),
         image=app.image,
         asks_registry=config.asks_registry(app),
         is_tag_only=app.same_image == "tag-only",
@@ -247,30 +246,35 @@ def _target(config: Config, name: str, app: AppModel, environment: str) -> catal
         policy=policy_of(config, name, environment),
         rollout=rollout_of(config, name, environment),
         banner=app.banner.get(environment),
+        then=later[0] if later else None,
     )
-
-
-def _filled(text: str, app: str, environment: str) -> str:
-    return text.replace("{app}", app).replace("{env}", environment)
 
 
 def _source(model: SourceModel | None) -> catalog.Source | None:
     return catalog.Source(url=model.url, compare_url=model.compare_url) if model else None
 
 
-def _repository(name: str, model: RepositoryModel) -> catalog.Repository:
-    return catalog.Repository(name=name, url=model.url, branch=model.branch, commit_url=model.commit_url)
+def _repository(config: Config, name: str, branch: str) -> catalog.Repository:
+    model = config.repositories[name]
+    return catalog.Repository(
+        name=name,
+        url=model.url,
+        branch=branch,
+        beside=beside_of(config, name, branch),
+        mode=catalog.Mode(model.mode),
+        commit_url=model.commit_url,
+    )
 
 
 def _applications(
     config: Config, name: str, app: AppModel, environment: str
 ) -> tuple[catalog.Application, ...]:
     """The applications of a target, without those whose server nobody knows."""
-    entries = _setting(config, app, environment, "applications") or ()
-    default = _setting(config, app, environment, "argocd")
+    entries = config.setting(app, environment, "applications") or ()
+    default = config.setting(app, environment, "argocd")
     servers = [(entry.server or default, entry) for entry in entries]
     return tuple(
-        _application(config.argocd[server], server, entry, lambda text: _filled(text, name, environment))
+        _application(config.argocd[server], server, entry, lambda text: filled(text, name, environment))
         for server, entry in servers
         if server in config.argocd
     )

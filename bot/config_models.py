@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bot.config_fields import ChannelId, Email, HostName, Name, PersonId, Strict
+from bot.config_forges import Forge
 from bot.core.image_name import ImageName
 from bot.policy_models import PolicyModel
 
@@ -41,18 +42,41 @@ class GitModel(Strict):
         raise ValueError("url must begin with https:// or ssh://, or be like git@host:owner/name.git")
 
 
+BRANCH = r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$"
+
+
 class RepositoryModel(GitModel):
     """A GitOps repository."""
 
-    branch: str = Field(
-        default="main", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$", description="The branch to write"
+    branch: str = Field(default="main", pattern=BRANCH, description="The branch to write")
+    mode: Literal["push", "pr", "auto"] = Field(
+        default="push",
+        description="push: commits are pushed to the branch; pr: they come by pull requests; auto: by one where the branch takes no push",
     )
-    mode: Literal["push"] = Field(default="push", description="Commits are pushed to the branch")
+    host: Literal["github", "gitlab"] | None = Field(
+        default=None,
+        description="Whose API takes pull requests; known for github.com, *.ghe.com and gitlab.com",
+    )
+    api: str | None = Field(
+        default=None,
+        description="Where that API is, if not where such a host has it: https://host/api/v3, https://host/api/v4",
+    )
     commit_url: str | None = Field(default=None, description="A commit's page, with {revision} in it")
     sign: bool = Field(
         default=True,
         description="Commits carry an SSH signature; a must where an environment needs approvals, unless false",
     )
+
+    @property
+    def forge(self) -> Forge:
+        """Where pull requests are opened; raises `ValueError` where the address does not tell."""
+        return Forge.of(self.url, host=self.host, api=self.api, allow_local=self.allow_local)
+
+    @model_validator(mode="after")
+    def _check_forge(self) -> Self:
+        if self.mode != "push":
+            assert self.forge  # noqa: S101 - it raises what is wrong
+        return self
 
 
 class SourceModel(GitModel):
@@ -153,6 +177,13 @@ Application = Annotated[
 """An entry of `applications`: its name alone, or what is special about it too."""
 
 
+class PinModel(Strict):
+    """The place in a file of the repository where an application's targetRevision names a tag."""
+
+    file: str = Field(description="The file, like argocd/{app}-{env}.yaml")
+    key: str = Field(default="spec.source.targetRevision", description="The key in it")
+
+
 class TargetDefaults(Strict):
     """How a target is found; values and applications may hold {app} and {env}."""
 
@@ -176,6 +207,22 @@ class TargetDefaults(Strict):
         description="Keys of the values file that may differ from one environment to the next, with all below them",
     )
     values: str | None = Field(default=None, description="The values file in the repository")
+    branch: str | None = Field(
+        default=None,
+        pattern=BRANCH,
+        description="Another branch of the repository; otherwise the repository's",
+    )
+    strategy: Literal["values", "branch", "tag"] | None = Field(
+        default=None,
+        description="How a version comes there. values: the values file is edited; branch: the branch is moved forward to what the environment before runs; tag: a tag is made on that",
+    )
+    tag: str | None = Field(
+        default=None, description="The name of the tags, with {version} in it; otherwise v{version}"
+    )
+    pin: PinModel | None = Field(
+        default=None,
+        description="Where targetRevision names the tag, in a file of this branch; it is moved there",
+    )
     applications: tuple[Application, ...] | None = Field(
         default=None,
         min_length=1,
@@ -262,9 +309,21 @@ class Config(Strict):
         """The environments that the app has, in the order of promotion."""
         return [each for each in self.environments if app.environments is None or each in app.environments]
 
+    def setting(self, app: AppModel, environment: str, key: str) -> Any:
+        """What holds for a target: the environment's own word, else the app's, else the defaults'."""
+        for source in ((app.environments or {}).get(environment), app, self.defaults):
+            if source is not None and (value := getattr(source, key)) is not None:
+                return value
+        return None
+
     def asks_registry(self, app: AppModel) -> bool:
         """Is the registry of the app's image one of those that are asked?"""
         try:
             return ImageName.parse(app.image).host in self.registries
         except ValueError:
             return False
+
+
+def filled(text: str, app: str, environment: str) -> str:
+    """The text with what {app} and {env} stand for."""
+    return text.replace("{app}", app).replace("{env}", environment)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from chaos.faults import Fault, parse
+from chaos.lanes import BRANCHED, TAG, VALUES, Lane
 from chaos.lease import lease
 from chaos.matrix import matrix
 from chaos.races import race
@@ -62,7 +63,7 @@ def _one(text: str) -> Fault | int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-async def _matrix(folder: Path, options: Options) -> Part:
+async def _matrix(folder: Path, options: Options, lane: Lane = VALUES) -> Part:
     return await matrix(
         folder,
         seed=options.seed,
@@ -70,7 +71,16 @@ async def _matrix(folder: Path, options: Options) -> Part:
         say=_say,
         only=[each for each in options.only if isinstance(each, Fault)],
         sample=options.sample,
+        lane=lane,
     )
+
+
+async def _branch(folder: Path, options: Options) -> Part:
+    return await _matrix(folder, options, BRANCHED)
+
+
+async def _tag(folder: Path, options: Options) -> Part:
+    return await _matrix(folder, options, TAG)
 
 
 async def _storm(folder: Path, options: Options) -> Part:
@@ -105,6 +115,8 @@ async def _rollouts(folder: Path, options: Options) -> Part:  # noqa: ARG001 - e
 
 PARTS: Mapping[str, Callable[[Path, Options], Awaitable[Part]]] = {
     "matrix": _matrix,
+    "branch": _branch,
+    "tag": _tag,
     "storm": _storm,
     "lease": _lease,
     "races": _races,

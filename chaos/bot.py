@@ -40,10 +40,22 @@ PORTS: dict[str, tuple[str, Collection[str]]] = {
     "git_repository": (
         "the git host",
         {
-            *("current", "plan", "last_push", "commit", "find", "written", "relate"),
+            *(
+                "current",
+                "plan",
+                "between",
+                "stood",
+                "last_push",
+                "commit",
+                "propose",
+                "find",
+                "written",
+                "relate",
+            ),
             *("commits_to", "commits_after", "document"),
         },
     ),
+    "forges": ("the host of pull requests", {"open", "merge", "close"}),
     "argo_cd": ("Argo CD", {"observe", "rendering"}),
     "SlackAnnouncer": (
         "Slack",

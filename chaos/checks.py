@@ -12,10 +12,10 @@ from bot.core.ports import Card
 from bot.core.promotion import Event, Phase, Promotion
 from bot.integrations.store import RedisStore
 from bot.messages.thread import story
-from bot.playground.repository import log, read_file
 from bot.playground.slack.state import Message
 from chaos.faults import Crossing, Fault, struck, unsaved
-from chaos.world import WANTED, CrashingWorkshop, cards, shown
+from chaos.lanes import WANTED
+from chaos.world import CrashingWorkshop, cards, shown
 
 FALSE = re.compile(
     r"[Nn]othing was committed|Something broke|:x:|(Failed|Rejected|Expired|Cancelled|Superseded|Stale):"
@@ -38,9 +38,9 @@ class Seen:
     thread: str
     shown: tuple[str, ...]
     commits: tuple[str, ...]
-    """The revisions on the branch with the promotion's id."""
-    value: str
-    """The values file of prod."""
+    """The revision of each commit or tag with the promotion's id."""
+    holds: bool
+    """Does the environment's own place hold the version?"""
     fsck: str
     """What git finds wrong with the repository; empty where all is well."""
     bugs: tuple[str, ...]
@@ -78,13 +78,9 @@ async def look(world: CrashingWorkshop, store: RedisStore, known: Sequence[Promo
         cards=tuple(cards(world.slack, promotion.id)),
         thread="\n".join(each.text for each in world.slack.thread(place.channel or "", place.ts or "")),
         shown=tuple(text for _, text in shown(world.slack)),
-        commits=tuple(
-            commit.revision
-            for commit in log(world.repository, limit=50)
-            if ("Promotion-Id", promotion.id) in commit.trailers
-        ),
-        value=read_file(world.repository, "values-prod.yaml"),
-        fsck=fsck(world.repository),
+        commits=world.lane.records(world.written, promotion.id),
+        holds=world.lane.holds(world.written),
+        fsck=fsck(world.written),
         bugs=tuple(line for line in bot_log.splitlines() if BROKEN.search(line)),
         deaths=world.starts - 1,
         crossings=world.journal.read(),
@@ -111,8 +107,8 @@ def _of_git(seen: Seen) -> Iterator[str]:
         yield f"{len(seen.commits)} commits on the branch, not one"
     if seen.promotion.revision not in seen.commits:
         yield f"the record names {seen.promotion.revision}, the branch has {list(seen.commits)}"
-    if f'tag: "{WANTED}"' not in seen.value:
-        yield f"the branch does not hold {WANTED}: {seen.value!r}"
+    if not seen.holds:
+        yield f"the version {WANTED} is not where it belongs"
     if seen.fsck:
         yield f"git fsck says: {seen.fsck}"
 

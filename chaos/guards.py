@@ -51,6 +51,7 @@ class Verdict(StrEnum):
 
 LUA = "bot/integrations/lua.py"
 ADVANCE = "bot/core/advance.py"
+RECORDING = "bot/core/recording.py"
 RECHECKING = "bot/core/rechecking.py"
 CASES = "bot/core/cases.py"
 POLICY = "bot/core/policy.py"
@@ -326,7 +327,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "supersede: only what is still followed",
         "I3",
-        ADVANCE,
+        RECORDING,
         "older if older and older.phase is Phase.COMMITTED else None",
         "older",
         "tests/test_advance.py::test_the_older_one_may_end_while_the_newer_is_committed",
@@ -372,7 +373,7 @@ GUARDS: tuple[Guard, ...] = (
         "cancel: not what may be on the branch",
         "I8",
         PROMOTION,
-        " or may_be_written:",
+        " or self.may_be_written:",
         ":",
         "tests/test_regressions_core.py::test_a_commit_that_was_tried_cannot_be_cancelled_while_it_waits_again",
     ),
@@ -463,7 +464,7 @@ GUARDS: tuple[Guard, ...] = (
         "tests/test_gitops.py::test_a_commit_that_got_through_unseen_is_not_made_again",
     ),
     Guard("commit: done is what the host took", "I8", WRITER, "if is_done:", "if True:", I8_BRANCH),
-    Guard("commit: never a second time", "I1", WRITER, "_require_first(mirror, edit)", "pass", I1_BACK),
+    Guard("commit: never a second time", "I1", WRITER, "require_first(mirror, edit)", "pass", I1_BACK),
     Guard(
         "find: only our own commits",
         "I8",

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from chaos.faults import READS, Fault, every
+from chaos.lanes import VALUES, Lane
 from chaos.report import Part
 from chaos.run import Outcome, run
 from chaos.world import PACE
@@ -32,11 +33,12 @@ async def matrix(
     say: Callable[[str], None],
     only: Sequence[Fault] = (),
     sample: int | None = None,
+    lane: Lane = VALUES,
 ) -> Part:
     """Run every fault, or those that are named, or a sample; each run in a folder of its own below this one."""
     began = time.monotonic()
     undisturbed = await asyncio.gather(
-        *(run(None, folder / f"undisturbed-{number}") for number in range(SIDE_BY_SIDE))
+        *(run(None, folder / f"undisturbed-{number}", lane) for number in range(SIDE_BY_SIDE))
     )
     counted = least([each.counted for each in undisturbed])
     faults = list(only or every(counted))
@@ -48,13 +50,18 @@ async def matrix(
 
     async def take_turns() -> None:
         while waiting and time.monotonic() < began + minutes * 60:
-            outcome = await tried(waiting.popleft(), folder, counted)
+            outcome = await tried(waiting.popleft(), folder, counted, lane)
             outcomes.append(outcome)
             say(f"[{len(outcomes) - SIDE_BY_SIDE}/{total}] {outcome}")
 
     await asyncio.gather(*(take_turns() for _ in range(SIDE_BY_SIDE)))
     return part(
-        outcomes, boundaries=boundaries, left=len(waiting), seed=seed, seconds=time.monotonic() - began
+        outcomes,
+        name="matrix" if lane is VALUES else lane.name,
+        boundaries=boundaries,
+        left=len(waiting),
+        seed=seed,
+        seconds=time.monotonic() - began,
     )
 
 
@@ -63,10 +70,10 @@ def least(counted: Sequence[Mapping[str, int]]) -> dict[str, int]:
     return {call: min(each.get(call, 0) for each in counted) for call in sorted(set().union(*counted))}
 
 
-async def tried(fault: Fault, folder: Path, counted: Mapping[str, int]) -> Outcome:
+async def tried(fault: Fault, folder: Path, counted: Mapping[str, int], lane: Lane = VALUES) -> Outcome:
     """The first run in which the fault struck; where it struck in none, the last one, judged."""
     for number in range(TRIES):
-        outcome = await run(fault, folder / f"{fault}-{number}")
+        outcome = await run(fault, folder / f"{fault}-{number}", lane)
         if outcome.struck:
             return outcome
     return judged(outcome, counted)
@@ -84,12 +91,20 @@ def judged(outcome: Outcome, counted: Mapping[str, int]) -> Outcome:
     return replace(outcome, violations=(*outcome.violations, missed))
 
 
-def part(outcomes: Sequence[Outcome], *, boundaries: int, left: int, seed: int, seconds: float) -> Part:
+def part(
+    outcomes: Sequence[Outcome],
+    *,
+    name: str = "matrix",
+    boundaries: int,
+    left: int,
+    seed: int,
+    seconds: float,
+) -> Part:
     """What the runs came to; `left` is how many faults there was no time for."""
     struck = [each for each in outcomes if each.fault and each.struck]
     takeovers = [each.takeover for each in struck if each.killed and each.takeover is not None]
     return Part(
-        name="matrix",
+        name=name,
         seed=seed,
         lease=PACE.lease_seconds,
         replicas="1",

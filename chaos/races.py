@@ -186,6 +186,7 @@ class Branch:
         version: str,
         *,
         digest: str = UNKNOWN,  # noqa: ARG002 - the files here hold none
+        brings: str = "",  # noqa: ARG002 - values are edited here
         fresh: bool = True,
     ) -> Plan:
         """What a commit would change; without `fresh`, as this process has last seen the branch."""
@@ -194,6 +195,12 @@ class Branch:
         change = LineChange(path=target.path, number=2, before=f"  tag: {old}", after=f"  tag: {version}")
         is_done = old == version
         return Plan(old_version=old, base=tip, changes=() if is_done else (change,), is_done=is_done)
+
+    async def stood(self, target: Target, *, limit: int) -> tuple[str, ...]:
+        """What each commit brought, newest first, and what was there before the race."""
+        brought = [commit.new for commit in await self.log() if commit.target == target.name]
+        held = [FIRST_VERSIONS[target.environment], *brought][-limit:]
+        return tuple(version for version, _ in itertools.groupby(reversed(held)))
 
     async def last_push(self, _target: Target) -> Push | None:
         """Nobody knows."""

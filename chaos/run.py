@@ -14,6 +14,7 @@ from bot.integrations import embedded
 from bot.integrations.store import RedisStore, connect
 from chaos.checks import look, violations
 from chaos.faults import Fault, counts, struck, takeover
+from chaos.lanes import VALUES, Lane
 from chaos.world import CrashingWorkshop
 
 LIMIT = 45.0
@@ -54,11 +55,11 @@ class Outcome:
         return f"{name}: {ended}{again}{missed}{told}"
 
 
-async def run(fault: Fault | None, folder: Path) -> Outcome:
+async def run(fault: Fault | None, folder: Path, lane: Lane = VALUES) -> Outcome:
     """Run the story in this new folder, with this fault; whatever goes wrong is a violation, never an error."""
     began = time.monotonic()
     try:
-        async with _world(folder, fault) as (world, store):
+        async with _world(folder, fault, lane) as (world, store):
             outcome = await _watched(world, store, fault)
     except RuntimeError as error:
         outcome = Outcome(fault=fault, violations=(str(error),))
@@ -105,14 +106,16 @@ async def _story(world: CrashingWorkshop, store: RedisStore) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _world(folder: Path, fault: Fault | None) -> AsyncIterator[tuple[CrashingWorkshop, RedisStore]]:
+async def _world(
+    folder: Path, fault: Fault | None, lane: Lane
+) -> AsyncIterator[tuple[CrashingWorkshop, RedisStore]]:
     """The world, started, and the store that its bot adopts."""
     async with contextlib.AsyncExitStack() as closing:
         server = await asyncio.to_thread(embedded.start, folder / "data")
         closing.push_async_callback(server.stop)
         store = RedisStore(connect(server.url, quick=False))
         closing.push_async_callback(store.aclose)
-        world = CrashingWorkshop(folder, fault)
+        world = CrashingWorkshop(folder, fault, lane)
         closing.push_async_callback(world.stop)
         await world.start()
         yield world, store

@@ -15,8 +15,8 @@ from bot.playground.slack.fake import FakeSlack
 from bot.playground.slack.state import SLACKBOT, Message
 from bot.playground.workshop import AMY, CHANNEL, DANA, Child, Pace, Workshop
 from chaos.bot import serve
-from chaos.by_hand import set_version
 from chaos.faults import Fault, Journal, has_work
+from chaos.lanes import VALUES, Lane
 from chaos.processes import Fork
 
 PACE = Pace(
@@ -29,9 +29,6 @@ PACE = Pace(
     rollout="{stable_for: 1s, degraded_grace: 3s, pick_up_within: 30s, timeout: 60s}",
     lease_seconds=1,
 )
-VERSIONS = {"dev": "16", "stage": "15"}
-"""What runs from the first moment; prod runs 14, so that 15 can be promoted to it."""
-WANTED = "15"
 LOOK_EVERY = 0.1
 """Seconds between two looks."""
 LOOKS = 30
@@ -41,11 +38,10 @@ LOOKS = 30
 class CrashingWorkshop(Workshop):
     """The whole world, with the bot of `chaos.bot` in it, started again whenever it dies."""
 
-    def __init__(self, folder: Path, fault: Fault | None) -> None:
-        repository = create_repository(folder)
-        for environment, version in VERSIONS.items():
-            set_version(repository, f"values-{environment}.yaml", version)
-        super().__init__(folder, pace=PACE)
+    def __init__(self, folder: Path, fault: Fault | None, lane: Lane = VALUES) -> None:
+        self.lane = lane
+        lane.prepare(folder, create_repository(folder))
+        super().__init__(folder, pace=PACE, shape=lane.shape)
         self._fault = fault
         self._journal_path = folder / "journal.jsonl"
         self.journal = Journal(self._journal_path)
@@ -68,11 +64,16 @@ class CrashingWorkshop(Workshop):
 
     # --- what people do
 
+    @property
+    def written(self) -> Path:
+        """The repository to which the promotion goes."""
+        return self.lane.repository(self.folder, self.repository)
+
     async def ask(self) -> PromotionId:
-        """Dana asks for prod until she is told an id: that of her promotion, or of the one that is in its way."""
+        """Dana asks for it until she is told an id: that of her promotion, or of the one that is in its way."""
         while True:
             before = len(self.slack.ephemerals(DANA))
-            await self.slack.command(DANA, CHANNEL, "manual-app prod because fixes INC-42")
+            await self.slack.command(DANA, CHANNEL, self.lane.asked)
             for _ in range(LOOKS):
                 await asyncio.sleep(LOOK_EVERY)
                 answers = self.slack.ephemerals(DANA)[before:]

@@ -30,6 +30,7 @@ from chaos.bot import Boundary, Port
 from chaos.by_hand import push, set_version
 from chaos.checks import Seen, violations
 from chaos.faults import READS, Crossing, Fault, How, Journal, every, has_work, held, parse, takeover, unsaved
+from chaos.lanes import BRANCHED, TAG, Lane
 from chaos.matrix import judged, least, part
 from chaos.processes import Fork
 from chaos.reckoning import Aftermath, Kept, Promised
@@ -49,6 +50,15 @@ async def test_a_promotion_survives_a_kill(tmp_path: Path, fault: str) -> None:
     assert (outcome.struck, outcome.phase, outcome.commits) == (True, "live", 1)
     assert outcome.copies == (fault == "post:1:after")
     assert outcome.takeover is not None
+
+
+@pytest.mark.parametrize("lane", [BRANCHED, TAG], ids=lambda lane: lane.name)
+@pytest.mark.parametrize("fault", ["commit:1:before", "commit:1:after", "commit:1:lost"])
+async def test_a_release_survives_a_kill(tmp_path: Path, fault: str, lane: Lane) -> None:
+    """A branch is moved once and a tag made once, whatever the bot saw of its push."""
+    outcome = await run(parse(fault), tmp_path / "world", lane)
+    assert outcome.violations == ()
+    assert (outcome.struck, outcome.phase, outcome.commits) == (True, "live", 1)
 
 
 # --- the boundary
@@ -270,7 +280,7 @@ def good() -> Seen:
         thread="\n".join(story(promotions[-1], [event]) for event in events),
         shown=("Live: manual-app 15 → prod", "Wait for it, or have it cancelled: /promote cancel P-1"),
         commits=(REVISION,),
-        value='image:\n  tag: "15"\n',
+        holds=True,
         fsck="",
         bugs=(),
         deaths=0,

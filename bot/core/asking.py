@@ -77,7 +77,7 @@ class Asking(Cases):
         target, skips = await self._may_ask(app, environment, person, reason, manner)
         draft = await self.drafting.draft(target, _checked(version), skips=skips, asker=person.id)
         self._require_change(draft, was_named=version is not None)
-        _require_open(draft, waits=manner.waits)
+        require_open(draft, waits=manner.waits)
         await self._require_somebody(draft, person)
         terms = await self._terms(draft, manner, way=Way.EMERGENCY if manner.incident else None)
         source = draft.source
@@ -151,7 +151,7 @@ class Asking(Cases):
             raise Refused("Something changed at this very moment; try again.")
         if draft.plan.is_done:
             raise Refused(f"{environment} already runs {wanted.image.version}; nothing to roll back.")
-        _require_open(draft, waits=False)
+        require_open(draft, waits=False)
         await self._require_somebody(draft, person)
         newest = next((each for each in reversed(stack) if each.image.version == now.version), None)
         promotion = self._asked(
@@ -303,6 +303,7 @@ class Asking(Cases):
             incident=checked_reason(manner.incident),
             waits=manner.waits,
             dossier=draft.dossier.fingerprint if draft.dossier != Dossier() else None,
+            brings=draft.plan.brings or None,
         )
 
     def _asked(
@@ -422,7 +423,7 @@ class Asking(Cases):
 
 def _instead_of(promotion: Promotion, held: Promotion, *, replaces: bool) -> Change | None:
     """A rollback or an emergency goes before what is not being written; another request before one nobody approved."""
-    may_be_written = held.base is not None or held.phase not in (Phase.REQUESTED, Phase.APPROVED)
+    may_be_written = held.may_be_written or held.phase not in (Phase.REQUESTED, Phase.APPROVED)
     goes_first = (
         (promotion.is_rollback and not (held.is_rollback or held.is_emergency))
         or (promotion.is_emergency and not held.is_emergency)
@@ -449,7 +450,7 @@ def _checked(version: str | None) -> str | None:
     return None if version is None else checked_version(version)
 
 
-def _require_open(draft: Draft, *, waits: bool) -> None:
+def require_open(draft: Draft, *, waits: bool) -> None:
     """Raise `GatesClosed` unless each gate is open, or may open by itself where the request waits for that."""
     if any(not (waits and answer.may_open) for answer in draft.answers.closed):
         raise GatesClosed(draft)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 
 from bot.core.errors import Refused
 from bot.core.policy import Policy
@@ -50,6 +51,16 @@ class Image:
         return f"{self.version}@{self.digest}" if self.has_digest else self.version
 
 
+class Mode(StrEnum):
+    """How a commit comes to the branch."""
+
+    PUSH = "push"
+    PR = "pr"
+    """By a pull request."""
+    AUTO = "auto"
+    """By a push, and where the branch is protected by a pull request."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
     """A branch of a GitOps repository that the bot writes to."""
@@ -57,8 +68,11 @@ class Repository:
     name: str
     url: str
     branch: str
+    mode: Mode = Mode.PUSH
     commit_url: str | None = None
     """Address of a commit for people, with `{revision}` in it."""
+    beside: tuple[str, ...] = ()
+    """Other refs that are read with the branch, `refs/heads/main` or `refs/tags/*`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +99,36 @@ class Source:
     url: str
     compare_url: str | None = None
     """Address of a comparison for people, with `{old}` and `{new}` in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """The place in a file of the repository where an application's `targetRevision` names a tag."""
+
+    path: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """How a version comes to a target that follows a branch or tags: a revision is brought, and no value edited."""
+
+    source: str
+    """The branch that the environment before follows; only its revisions are brought."""
+    tag: str = ""
+    """The tag that is made, `v{version}`; empty where the target's own branch is moved forward."""
+    pin: Pin | None = None
+
+    def tag_of(self, version: str) -> str:
+        """The tag of a version."""
+        return self.tag.replace("{version}", version)
+
+    def version_of(self, tag: str) -> str | None:
+        """The version of a tag; None for a tag of another form."""
+        before, _, after = self.tag.partition("{version}")
+        version = tag[len(before) : len(tag) - len(after)]
+        is_ours = VERSION.fullmatch(version) is not None and self.tag_of(version) == tag
+        return version if is_ours else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +172,10 @@ class Target:
     """Keys of the values file that may differ from one environment to the next, with all below them."""
     edit_anchors: bool = False
     """May an anchor be changed that other places of the file repeat?"""
+    release: Release | None = None
+    """None: a version comes by an edit of the values file."""
+    then: str | None = None
+    """The app's environment after this one."""
 
     @property
     def name(self) -> str:
@@ -153,6 +201,7 @@ class Target:
         digest: str,
         changes: Sequence[object],
         dossier: str | None = None,
+        brings: str | None = None,
     ) -> str:
         """What an approval is bound to: `sha256:…` over all that is shown and will be changed, and the rules."""
         return sha256(
@@ -171,6 +220,7 @@ class Target:
                     tuple(changes),
                     self.policy.fingerprint,
                     *([dossier] if dossier else []),
+                    *([(self.release, brings)] if self.release else []),
                 )
             )
         )
@@ -193,16 +243,27 @@ class Catalog:
 
     def target(self, app: str, environment: str) -> Target:
         """The target; raises `Refused` with the nearest name where there is none."""
-        if app not in self.apps:
+        return self.meant(app, environment)[0]
+
+    def meant(self, app: str | None = None, environment: str | None = None) -> tuple[Target, ...]:
+        """The targets of an app, of an environment, of both, or all of them, in the order of the configuration.
+
+        Raises `Refused` with the nearest name for a word that names nothing.
+        """
+        if app is not None and app not in self.apps:
             raise Refused(f"I know no app called “{app}”.{nearest(app, self.apps)}")
-        if environment not in self.environments:
+        if environment is not None and environment not in self.environments:
             raise Refused(
                 f"I know no environment called “{environment}”.{nearest(environment, self.environments)}"
             )
-        for target in self.targets:
-            if target.app == app and target.environment == environment:
-                return target
-        raise Refused(f"{app} has no {environment} environment.")
+        found = tuple(
+            target
+            for target in self.targets
+            if app in (None, target.app) and environment in (None, target.environment)
+        )
+        if not found:
+            raise Refused(f"{app} has no {environment} environment.")
+        return found
 
     def before(self, target: Target) -> Target | None:
         """The same app in the environment before this one; None for the first environment the app has."""

@@ -144,7 +144,7 @@ class Following:
         digests = await same_image.proofs(self.images, promotion, target, facts)
         # A hold is measured on the clock that read the facts, so it is asked again after they came.
         case = Case(
-            revision=promotion.revision or "",
+            revision=promotion.rolls_out or "",
             image=f"{target.image}:{promotion.version}",
             digests=digests,
             committed_at=_committed_at(promotion, look, now),
@@ -176,7 +176,7 @@ class Following:
 
         Revisions that nobody can place now say neither yes nor no.
         """
-        commit = promotion.revision
+        commit = promotion.rolls_out
         if isinstance(facts, Unseen) or commit is None:
             return facts, {}, False
         try:

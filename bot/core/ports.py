@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol
 
 from bot.core.catalog import UNKNOWN, Application, Image, Repository, Target
@@ -76,6 +77,10 @@ class Store(Protocol):
         A `delivery` (a Slack trigger id) that was seen within 48 hours returns the id that it made then, and
         nothing is saved. Where `holds`, raises `TargetBusy` if another promotion holds the target.
         """
+        ...
+
+    async def delivered(self, delivery: str) -> PromotionId | None:
+        """The promotion that this delivery has made within 48 hours; None where it has made none."""
         ...
 
     async def save(self, changes: Sequence[Change], *, holds: bool) -> None:
@@ -207,6 +212,8 @@ class Plan:
     changes: tuple[LineChange, ...]
     is_done: bool
     """Does the branch hold the wanted version already, with its digest where the file has one?"""
+    brings: str = ""
+    """The revision that would be brought, where the target follows a branch or tags."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +233,8 @@ class Edit:
     old: str
     new: str
     digest: str = UNKNOWN
+    brings: str = ""
+    """The revision that is brought, where the target follows a branch or tags."""
     message: str
     """Subject, body and trailers."""
     author: Author
@@ -237,6 +246,11 @@ class Edit:
     since: datetime
     """A promotion is written once: where a commit dated from then on carries its id, none is made."""
 
+    @property
+    def branch(self) -> str:
+        """The branch of its own on which it is proposed: `promote/P-7Q4ZC2M9KD`."""
+        return f"promote/{self.promotion}"
+
 
 class ValuesRepository(Protocol):
     """The GitOps repositories. Every method may raise `Unavailable`; those that read a value also `Failed`."""
@@ -245,8 +259,21 @@ class ValuesRepository(Protocol):
         """What the branch holds at the target's keys now."""
         ...
 
-    async def plan(self, target: Target, version: str, *, digest: str = UNKNOWN, fresh: bool = True) -> Plan:
-        """What a commit of `version` would change; `fresh` asks the remote for its tip first."""
+    async def plan(
+        self, target: Target, version: str, *, digest: str = UNKNOWN, brings: str = "", fresh: bool = True
+    ) -> Plan:
+        """What a commit of `version` would change; `fresh` asks the remote for its tip first.
+
+        Where the target follows a branch or tags, `brings` is the revision; empty takes what is there to be brought.
+        """
+        ...
+
+    async def stood(self, target: Target, *, limit: int) -> tuple[str, ...]:
+        """The versions that the branch held at the target's keys, newest first, equal ones in a row once.
+
+        The first is there now, as the remote says; they are read at the newest `limit` commits that changed the file,
+        whoever made them. What held no version that can be read is left out, but for the newest.
+        """
         ...
 
     async def last_push(self, target: Target) -> Push | None:
@@ -262,8 +289,20 @@ class ValuesRepository(Protocol):
         """
         ...
 
+    async def propose(self, edit: Edit, *, anew: bool = False) -> str:
+        """Push the edit as one commit to its own branch, beside the one that it is for, and return its revision.
+
+        A commit of ours that stands there and is this very edit is left alone; `anew` builds it on the newest tip, once
+        that has moved. Raises `Stale` and `Failed` as `commit`, and `Failed` where somebody else wrote the branch.
+        """
+        ...
+
     async def find(self, edit: Edit) -> str | None:
         """The promotion's own commit after `edit.base` on the remote branch as it is now, or None."""
+        ...
+
+    async def between(self, target: Target, brings: str) -> Commits:
+        """The commits that a revision would bring to a target that follows a branch or tags."""
         ...
 
     async def written(self, repository: Repository, *, limit: int) -> tuple[Written, ...]:
@@ -281,6 +320,65 @@ class ValuesRepository(Protocol):
 
         Where the digest is known and the file holds one, that one too.
         """
+        ...
+
+
+class PullState(StrEnum):
+    """Where a pull request stands."""
+
+    OPEN = "open"
+    MERGED = "merged"
+    CLOSED = "closed"
+    """Without having been merged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequest:
+    """A pull request, or a merge request, as its host has it."""
+
+    number: int
+    url: str
+    state: PullState
+    head: str
+    """The revision that its branch is at, or was at when it was merged or closed."""
+    revision: str | None = None
+    """What brought it to the base branch: a merge, a squashed commit or the last rebased one; None for no merge."""
+    by: str = ""
+    """Who merged or closed it, by their name on the host; empty where nobody tells."""
+    is_behind: bool = False
+    """Must its branch be built on a newer tip before it can be merged?"""
+
+
+class PullRequests(Protocol):
+    """The hosts on which a commit is proposed. Every method may raise `Unavailable` and `Failed`.
+
+    The pull request of an edit is known by its branch: there is at most one open one.
+    """
+
+    async def find(self, edit: Edit) -> PullRequest | None:
+        """The edit's pull request in any state; of several the merged one, else the open one, else the newest."""
+        ...
+
+    async def open(self, edit: Edit, *, title: str, body: str) -> PullRequest:
+        """Open it, or find the one that is open already; safe to repeat."""
+        ...
+
+    async def merge(self, edit: Edit, pull: PullRequest, *, revision: str) -> bool:
+        """Merge it where its branch is at this very revision; False where the host does not let us, or not yet.
+
+        After `Unavailable` only the host knows: ask `find`.
+        """
+        ...
+
+    async def close(self, edit: Edit, *, why: str) -> PullRequest | None:
+        """Say why in a comment, close it, and delete its branch; safe to repeat.
+
+        Returns what it has come to: somebody may have merged it meanwhile. None where there never was one.
+        """
+        ...
+
+    async def probe(self, repository: Repository) -> str:
+        """What the bot may do there, in words for people; raises `Failed` where it may not open pull requests."""
         ...
 
 

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bot.core import same_image
+from bot.core import history, same_image
 from bot.core.asking import Asking
 from bot.core.cases import checked_reason
 from bot.core.catalog import Application, Image, Target
 from bot.core.errors import PromoteError, Refused, Unavailable
+from bot.core.history import History
 from bot.core.people import Action
 from bot.core.ports import Card
 from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
@@ -19,6 +20,8 @@ from bot.core.rollout import ApplicationFacts, Stage
 from bot.core.terms import gates_passed_by
 
 MOST_PLACES = 30
+MOST_COMMITS = 1000
+"""Commits of ours that are read of each branch for a history, the newest ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +121,7 @@ class Promoter(Asking):
                 f"No application of {promotion.id} waits for somebody to sync it: {promotion.told}."
             )
         for each in waiting:
-            await self.cluster.rehearse(each, revision=promotion.revision, promotion=promotion.id)
+            await self.cluster.rehearse(each, revision=promotion.rolls_out, promotion=promotion.id)
         now = self.clock.now()
         asked = await self._change(promotion, lambda current: current.ask_to_sync(by=user, at=now))
         await self._sync_all(waiting, asked)
@@ -144,16 +147,16 @@ class Promoter(Asking):
             raise Refused(
                 f"{application.name}: another operation is already in progress. Wait until that one has ended."
             )
-        if facts.sync != "OutOfSync" or not (facts.revision and promotion.revision):
+        if facts.sync != "OutOfSync" or not (facts.revision and promotion.rolls_out):
             return False
         relation = await self.values.relate(
             target,
             revision=facts.revision,
-            commit=promotion.revision,
+            commit=promotion.rolls_out,
             version=promotion.version,
             digest=promotion.digest,
         )
-        is_there = await self.values.is_on_branch(target, promotion.revision)
+        is_there = await self.values.is_on_branch(target, promotion.rolls_out)
         return relation.contains is True and relation.holds_value and is_there
 
     async def _sync_all(self, applications: Sequence[Application], asked: Promotion) -> None:
@@ -175,7 +178,7 @@ class Promoter(Asking):
 
     async def _begin_to_sync(self, application: Application, asked: Promotion) -> None:
         try:
-            await self.cluster.sync(application, revision=asked.revision, promotion=asked.id)
+            await self.cluster.sync(application, revision=asked.rolls_out, promotion=asked.id)
         except Unavailable as away:  # that somebody asked for it is recorded already
             raise Unavailable(
                 away.system, away.detail, retry_after=away.retry_after, maybe_done=True
@@ -212,6 +215,29 @@ class Promoter(Asking):
             self.catalog.target(app, self._first_environment(app))
         targets = [target for target in self.catalog.targets if target.app in apps]
         return tuple(await asyncio.gather(*(self._place(target) for target in targets[:MOST_PLACES])))
+
+    async def history(
+        self,
+        app: str,
+        environment: str | None = None,
+        *,
+        user: str,
+        since: str | None = None,
+        until: str | None = None,
+        by: str | None = None,
+    ) -> History:
+        """What git tells of an app's promotions; times and `by` are as somebody typed them."""
+        await self.member(user)
+        query = history.query(
+            self.catalog,
+            now=self.clock.now(),
+            app=app,
+            environment=environment,
+            since=since,
+            until=until,
+            by=by,
+        )
+        return await history.read(query, catalog=self.catalog, values=self.values, limit=MOST_COMMITS)
 
     def _first_environment(self, app: str) -> str:
         for environment in self.catalog.environments:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
@@ -19,7 +19,7 @@ from bot.core.errors import Refused
 from bot.core.outcome import Outcome
 
 SCHEMA = 2
-"""The form of a record; 2 may say how it was asked for, and what was found: older versions would drop that."""
+"""The newest form of a record; 2 may say how it was asked for, and what was found: older versions would drop that."""
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 PromotionId = NewType("PromotionId", str)
@@ -106,6 +106,8 @@ class Terms:
     incident: str | None = None
     waits: bool = False
     dossier: str | None = None
+    build: str | None = None
+    brings: str | None = None
 
 
 ORDINARY = Terms()
@@ -119,6 +121,16 @@ class Signer:
     team: str
     name: str
     email: str | None = None
+
+    @classmethod
+    def machine(cls, name: str) -> Signer:
+        """A caller of the HTTP hook, by its name in `promote.yaml`."""
+        return cls(id=f"hook:{name}", team="ci", name=f"{name} (CI)")
+
+    @property
+    def is_person(self) -> bool:
+        """Is this somebody in Slack? The id of a machine, or of a commit's author, has a colon in it."""
+        return ":" not in self.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +170,8 @@ class Promotion:
     """One request that a target run a version. `edition` counts the record's changes, from 1."""
 
     id: PromotionId
-    schema: int = SCHEMA
+    schema: int = field(default=1, compare=False)
+    """The form that its record was last kept in."""
     edition: int
     phase: Phase
     app: str
@@ -174,6 +187,8 @@ class Promotion:
     requested_at: datetime
     request_seal: str
     reason: str | None = None
+    build: str | None = None
+    """The address of the build that it comes from, where a machine asked for it."""
     rollback_of: str | None = None
     """The promotion that it takes back, where it is a rollback; `unknown` where nobody knows its id."""
     way: Way | None = None
@@ -189,8 +204,14 @@ class Promotion:
     approved_at: datetime | None = None
     link: str | None = None
     """The card's permalink, fixed when the promotion was approved, for the commit's trailers."""
+    brings: str | None = None
+    """The revision that the target's branch or tag will be at, where no value is edited."""
     base: str | None = None
     """The branch's tip when the commit was built: only later commits can be this promotion's."""
+    branch: str | None = None
+    """The branch of its own, where it goes by a pull request; on record before there is one."""
+    pull_request: str | None = None
+    """The page of its pull request, once that is open."""
     revision: str | None = None
     committed_at: datetime | None = None
     ended_at: datetime | None = None
@@ -227,6 +248,16 @@ class Promotion:
         """Does it bring back what was there before?"""
         return self.rollback_of is not None
 
+    @property
+    def rolls_out(self) -> str | None:
+        """The revision that Argo CD has to reach: what is brought, or else the commit."""
+        return (self.brings or self.revision) if self.revision else None
+
+    @property
+    def may_be_written(self) -> bool:
+        """May a push that nobody saw the end of still arrive? What is only proposed can be called off."""
+        return self.base is not None and self.branch is None
+
     def approved_by(self, user: str) -> bool:
         """Has this person approved, and not withdrawn?"""
         return any(approval.by.id == user for approval in self.approvals)
@@ -257,10 +288,9 @@ class Promotion:
         self._require_open("reject")
         return self._end(Phase.REJECTED, at=at, by=by, why=why)
 
-    def cancel(self, *, by: str, at: datetime, why: str | None) -> Promotion:
-        """Nobody wants it any more; possible until the commit is under way."""
-        may_be_written = self.base is not None  # a push that nobody saw the end of may still arrive
-        if self.phase not in (Phase.REQUESTED, Phase.APPROVED) or may_be_written:
+    def cancel(self, *, by: str | None, at: datetime, why: str | None) -> Promotion:
+        """Nobody wants it any more; possible until the commit is under way. `by` is None for somebody outside of Slack."""
+        if self.phase not in (Phase.REQUESTED, Phase.APPROVED) or self.may_be_written:
             raise Refused(f"It is too late to cancel {self.id}: {self.told}.")
         return self._end(Phase.CANCELLED, at=at, by=by, why=why)
 
@@ -285,8 +315,26 @@ class Promotion:
     def lose_quorum(self, *, at: datetime, kept: tuple[Approval, ...], why: str) -> Promotion:
         """An approver lost the right: it waits for approvals again."""
         return self._move(
-            Phase.REQUESTED, at=at, what="quorum lost", why=why, approvals=kept, approved_at=None
+            Phase.REQUESTED,
+            at=at,
+            what="quorum lost",
+            why=why,
+            approvals=kept,
+            approved_at=None,
+            pull_request=None,
         )
+
+    def propose(self, *, at: datetime, branch: str, base: str, approvals: tuple[Approval, ...]) -> Promotion:
+        """It goes by a pull request from this branch, with the approvals that count; it stays approved until merged."""
+        if self.phase is not Phase.APPROVED:
+            raise Refused(f"{self.id} cannot be proposed: {self.told}.")
+        return self._next(at=at, what="proposing", branch=branch, base=self.base or base, approvals=approvals)
+
+    def open_pull_request(self, *, at: datetime, url: str) -> Promotion:
+        """Its pull request is open."""
+        if self.phase is not Phase.APPROVED:
+            raise Refused(f"{self.id} has no pull request to wait for: {self.told}.")
+        return self._next(at=at, what="pull request", why=url, pull_request=url)
 
     def start_commit(
         self, *, at: datetime, base: str, approvals: tuple[Approval, ...] | None = None
@@ -299,6 +347,21 @@ class Promotion:
     def reopen(self, *, at: datetime) -> Promotion:
         """The remote was read and does not hold the commit: everything is checked again before another try."""
         return self._move(Phase.APPROVED, only=Phase.COMMITTING, at=at, what="not written")
+
+    def draft_anew(
+        self, *, at: datetime, old_version: str, changes: tuple[LineChange, ...], content_hash: str
+    ) -> Promotion:
+        """The target holds something else by now, and that is gone on from; it has to be sealed anew."""
+        if self.phase is not Phase.APPROVED:
+            raise Refused(f"{self.id} cannot be drafted anew: {self.told}.")
+        return self._next(
+            at=at,
+            what="drafted anew",
+            why=old_version,
+            old_version=old_version,
+            changes=changes,
+            content_hash=content_hash,
+        )
 
     def commit(self, *, at: datetime, revision: str) -> Promotion:
         """The commit is on the remote branch."""
@@ -337,7 +400,9 @@ class Promotion:
         names = " and ".join(approval.by.name for approval in self.approvals)
         story = {
             Phase.REQUESTED: "it waits for approval",
-            Phase.APPROVED: f"it was approved{f' by {names}' if names else ''} {at} and is about to be written",
+            Phase.APPROVED: f"it was approved{f' by {names}' if names else ''} {at} and is about to be written"
+            if self.pull_request is None
+            else f"its pull request waits to be merged: {self.pull_request}",
             Phase.COMMITTING: "its commit is being written",
             Phase.COMMITTED: f"it is committed as {(self.revision or '')[:8]} and rolling out",
             Phase.LIVE: f"it is live since {self.last.at:%H:%M} UTC",
@@ -466,7 +531,12 @@ def request(
         changes=changes,
         digest=digest,
         content_hash=target.content_hash(
-            old_version=old_version, version=version, digest=digest, changes=changes, dossier=terms.dossier
+            old_version=old_version,
+            version=version,
+            digest=digest,
+            changes=changes,
+            dossier=terms.dossier,
+            brings=terms.brings,
         ),
         requested_by=by,
         requested_at=at,
@@ -476,7 +546,9 @@ def request(
         way=terms.way,
         incident=terms.incident,
         waits=terms.waits or None,
+        build=terms.build,
         dossier=terms.dossier,
+        brings=terms.brings,
         expires_at=at + target.policy.expires,
         last=Event(edition=1, at=at, what="requested", phase=Phase.REQUESTED, by=by.id, why=reason),
     )

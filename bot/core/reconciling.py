@@ -13,16 +13,17 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from bot.core.advance import Engine
-from bot.core.catalog import UNKNOWN, Repository, Target
+from bot.core.catalog import UNKNOWN, VERSION, Repository, Target
 from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy
 from bot.core.ports import Card, Written
-from bot.core.promotion import ID, Phase, Promotion, PromotionId, Signer, Terms, Way, rebuilt
+from bot.core.promotion import ID, Phase, Promotion, PromotionId, Terms, Way, rebuilt
+from bot.core.trailers import signer_of
 
 LOOK_BACK = timedelta(days=14)
 MOST = 500
 """Commits of ours that are read, the newest ones."""
 
-_SIGNER = re.compile(r"(?P<name>.*) <(?P<email>[^<>]*)> \((?P<team>[^/()]*)/(?P<id>[^/()]*)\)")
+_REVISION = re.compile(r"[0-9a-f]{40}")
 _LINK = re.compile(
     r"https://[^/]+/archives/(?P<channel>[A-Z0-9]+)/p(?P<seconds>\d{10})(?P<fraction>\d{6})\b.*"
 )
@@ -86,17 +87,17 @@ class Reconciling:
         return ""
 
     async def _rebuild(self, written: Written, target: Target, id: PromotionId) -> str:
-        requester = _signer(written.trailer("Requested-By"))
-        if requester is None:
-            return ""  # CI wrote it: there is no promotion to be lost
+        requester, version = signer_of(written.trailer("Requested-By")), written.trailer("New-Version")
+        if requester is None or not VERSION.fullmatch(version):
+            return ""  # CI wrote it, or somebody in our name: there is no promotion to be lost
         promotion = rebuilt(
             target,
             id=id,
             source=written.trailer("From"),
-            version=written.trailer("New-Version"),
+            version=version,
             old_version=written.trailer("Old-Version"),
             by=requester,
-            approved_by=[signer for each in written.all("Approved-By") if (signer := _signer(each))],
+            approved_by=[signer for each in written.all("Approved-By") if (signer := signer_of(each))],
             at=self.engine.clock.now(),
             revision=written.revision,
             digest=written.trailer("Digest") or UNKNOWN,
@@ -104,7 +105,9 @@ class Reconciling:
             rollback_of=written.trailer("Rollback-Of") or None,
         )
         terms = terms_of(written)
-        promotion = replace(promotion, way=terms.way, incident=terms.incident)
+        brings = terms.brings if target.release else None
+        promotion = replace(promotion, way=terms.way, incident=terms.incident, brings=brings)
+        promotion = replace(promotion, build=written.trailer("Build") or None)
         store = self.engine.store
         # First the card: a worker that sees a promotion without one posts another.
         try:
@@ -122,17 +125,11 @@ def _known(trailer: str) -> str | None:
 
 def terms_of(written: Written) -> Terms:
     """By which way it came to its commit: somebody still has to look at an emergency."""
+    found = _REVISION.fullmatch(written.trailer("Revision"))
+    brings = found[0] if found else None
     if written.trailer("Break-Glass") == "true":
-        return Terms(way=Way.EMERGENCY, incident=_known(written.trailer("Incident")))
-    return Terms(way=Way.AT_ONCE if written.trailer("Way") == Way.AT_ONCE else None)
-
-
-def _signer(trailer: str) -> Signer | None:
-    found = _SIGNER.fullmatch(trailer)
-    if found is None:
-        return None
-    email = None if found["email"].endswith(".slack.invalid") else found["email"]
-    return Signer(id=found["id"], team=found["team"], name=found["name"], email=email)
+        return Terms(way=Way.EMERGENCY, incident=_known(written.trailer("Incident")), brings=brings)
+    return Terms(way=Way.AT_ONCE if written.trailer("Way") == Way.AT_ONCE else None, brings=brings)
 
 
 def _card(link: str, target: Target) -> Card:

@@ -53,6 +53,7 @@ class Sealer:
             digest=promotion.digest,
             changes=promotion.changes,
             dossier=promotion.dossier,
+            brings=promotion.brings,
         )
         if expected != promotion.content_hash:
             return "the configuration of its target or the rules for it changed after it was asked for"
@@ -108,6 +109,7 @@ def request_words(promotion: Promotion) -> tuple[str, ...]:
         *((f"way {promotion.way}",) if promotion.way else ()),
         *((f"incident {promotion.incident}",) if promotion.incident else ()),
         *(("waits",) if promotion.waits else ()),
+        *((f"build {promotion.build}",) if promotion.build else ()),
     )
 
 

@@ -13,6 +13,12 @@ from bot.core.catalog import Image, Target
 from bot.core.promotion import Promotion, Signer, Way
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+USER = re.compile(r"[UW][A-Z0-9]{1,30}")
+"""A person's id in Slack."""
+HOOK = re.compile(r"hook:(?P<hook>[a-z0-9-]{1,60})")
+"""The id of a machine that asks over HTTP."""
+_PERSON = rf"(?P<team>[A-Z0-9]{{1,30}})/(?P<id>{USER.pattern})"
+_SIGNER = re.compile(rf"(?P<name>.+) <(?P<email>[^<>\s]+)> \(({_PERSON}|ci/{HOOK.pattern})\)")
 HIDDEN = frozenset({"Cf", "Cs"})
 """Characters that nobody sees, and that may turn the direction of others or hide a word; halves of a pair too."""
 
@@ -48,7 +54,9 @@ def message(promotion: Promotion, target: Target, *, policy_revision: str | None
         ("Reason", promotion.reason or "unknown"),
         ("Slack-Message", promotion.link or "unknown"),
         *_by_another_way(promotion),
+        *([("Revision", promotion.brings)] if promotion.brings else []),
         *([("Policy-Revision", policy_revision)] if policy_revision else []),
+        *([("Build", promotion.build)] if promotion.build else []),
     ]
     return _text(subject, body, trailers)
 
@@ -88,9 +96,22 @@ def signature(signer: Signer) -> str:
     """`Dana <dana@example.com> (T…/U…)`; without an address `Dana <U…@T….slack.invalid> (T…/U…)`."""
     name = one_line(re.sub(r"[<>()]", "", signer.name)) or signer.id
     email = (
-        re.sub(r"[<>()\s]", "", one_line(signer.email or "")) or f"{signer.id}@{signer.team}.slack.invalid"
+        re.sub(r"[<>()\s]", "", one_line(signer.email or ""))
+        or f"{signer.id.rpartition(':')[2]}@{signer.team}.slack.invalid"
     )
     return f"{name} <{email}> ({signer.team}/{signer.id})"
+
+
+def signer_of(trailer: str) -> Signer | None:
+    """Who signed, as `signature` has written it; None for what it would not write: anybody can write a commit."""
+    found = _SIGNER.fullmatch(one_line(trailer))
+    if found is None:
+        return None
+    if found["hook"]:
+        return Signer.machine(found["hook"])
+    is_made_up = found["email"] == f"{found['id']}@{found['team']}.slack.invalid"
+    email = None if is_made_up else found["email"]
+    return Signer(id=found["id"], team=found["team"], name=found["name"], email=email)
 
 
 def one_line(text: str) -> str:

@@ -13,6 +13,7 @@ from bot.integrations.argocd_objects import Application, Named, Source, SourceHy
 from bot.integrations.argocd_text import said
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
+_RANGE = re.compile(r"(?=.*[*<>~^xX|,-])[\^~<>=! ]*v?[0-9xX*][0-9A-Za-z.*+<>=~^!|, -]*|\*")
 _SCP_ADDRESS = re.compile(r"(?:[^@/\s]+@)?(?P<host>[^:/\s]+):(?P<path>(?!//).+)")
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22}
 
@@ -93,8 +94,8 @@ def _one(source: Source, target: Target) -> str | None:
     ours, theirs = repository_name(target.repository.url), repository_name(source.repo_url)
     if ours != theirs:
         return f"{said(theirs) or 'no repository'}, not {ours}"
-    if not _is_our_branch(source, target):
-        return f"{said(source.target_revision)}, not the branch {target.repository.branch}"
+    if not _is_followed(source, target):
+        return f"{said(source.target_revision)}, not {_followed(target)}"
     if not _covers(source, target.path):
         return f"{said(_files(source))}, not {target.path}"
     return None
@@ -102,14 +103,14 @@ def _one(source: Source, target: Target) -> str | None:
 
 def _several(sources: Sequence[Source], target: Target) -> Tracking:
     """Those that are our branch name our commit; it is enough that one of all of them renders the target's file."""
-    name, branch = repository_name(target.repository.url), target.repository.branch
-    ours = [repository_name(each.repo_url) == name and _is_our_branch(each, target) for each in sources]
+    name = repository_name(target.repository.url)
+    ours = [repository_name(each.repo_url) == name and _is_followed(each, target) for each in sources]
     places = tuple(place for place, is_ours in enumerate(ours) if is_ours)
     if not places:
         followed = (
             f"{repository_name(each.repo_url)} at {each.target_revision or 'HEAD'}" for each in sources
         )
-        says = f"{said(' and '.join(followed))}, not the branch {branch} of {name}"
+        says = f"{said(' and '.join(followed))}, not {_followed(target)} of {name}"
         return Tracking(tracks=says, places=places)
     refs = {each.ref: is_ours for each, is_ours in zip(sources, ours, strict=True) if each.ref}
     if any(_refers(each, target.path, refs) for each in sources) or any(
@@ -120,9 +121,29 @@ def _several(sources: Sequence[Source], target: Target) -> Tracking:
     return Tracking(tracks=f"{said(files) or 'no manifests'}, not {target.path}", places=places)
 
 
-def _is_our_branch(source: Source, target: Target) -> bool:
-    branch = target.repository.branch
+def _is_followed(source: Source, target: Target) -> bool:
+    """Does it follow our branch, or the tags that we make?"""
+    release, branch = target.release, target.repository.branch
+    if release and release.tag:
+        tag = source.target_revision.removeprefix("refs/tags/")
+        return release.version_of(tag) is not None if release.pin else is_range(tag)
     return source.target_revision in (branch, f"refs/heads/{branch}", "HEAD", "")
+
+
+def _followed(target: Target) -> str:
+    release = target.release
+    if release and release.tag:
+        what = "a tag like" if release.pin else "a range with"
+        return f"{what} {release.tag_of('15')}"
+    return f"the branch {target.repository.branch}"
+
+
+def is_range(revision: str) -> bool:
+    """Does Argo CD look for the highest tag by it? So it does where it reads a range of versions, `v1.*` or `>=1.0`.
+
+    See “Git tags - Semantic Versions” in Argo CD's guide to tracking strategies.
+    """
+    return _RANGE.fullmatch(revision) is not None
 
 
 def _renders(source: Source) -> bool:

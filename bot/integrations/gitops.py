@@ -11,8 +11,9 @@ import contextlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,13 +22,15 @@ import structlog
 from bot.core.catalog import UNKNOWN, Image, Repository, Target
 from bot.core.dossier import Commits
 from bot.core.errors import Failed, PromoteError, Unavailable
+from bot.core.noticing import Arrivals
 from bot.core.ports import Author, Edit, Plan, Push, Written
 from bot.core.rollout import Relation
-from bot.integrations import writer
+from bot.integrations import proposal, releases, writer
+from bot.integrations.arrivals import arrivals
 from bot.integrations.branch import Branch, shutting_down
 from bot.integrations.cleanroom import CleanRoom, Credential
 from bot.integrations.history import History
-from bot.integrations.mirror import REVISION, Mirror
+from bot.integrations.mirror import REVISION, Logged, Mirror
 from bot.integrations.signing import CommitSigner
 from bot.integrations.target_file import TargetFile, edition, only
 from bot.integrations.values import ValuesFile, line_changes
@@ -90,9 +93,10 @@ class GitRepository:
         self._timeout = timeout
         self._is_closed = False
         self._closing: asyncio.Task[None] | None = None
-        self._branches: dict[tuple[str, str, str], tuple[Branch, Writer]] = {}
+        self._branches: dict[tuple[str, ...], tuple[Branch, Writer]] = {}
         # History does not change, so what is known of two revisions stays true.
         self._relations: dict[tuple[object, ...], Relation] = {}
+        self._versions: dict[tuple[object, ...], str] = {}
         self._unknown: dict[str, None] = {}
         self._held: dict[tuple[str, str, str], str] = {}
         """The tip at which a branch was seen to hold a commit."""
@@ -132,17 +136,24 @@ class GitRepository:
 
         def look(mirror: Mirror) -> Image:
             mirror.fetch(since=asked_at)
-            return TargetFile(mirror.blob(mirror.tip, target.path), target).image()
+            return TargetFile(mirror.blob(releases.held(mirror, target), target.path), target).image()
 
         return await self._on(target.repository, look)
 
-    async def plan(self, target: Target, version: str, *, digest: str = UNKNOWN, fresh: bool = True) -> Plan:
-        """What a commit of `version` would change; `fresh` asks the remote for its tip first."""
+    async def plan(
+        self, target: Target, version: str, *, digest: str = UNKNOWN, brings: str = "", fresh: bool = True
+    ) -> Plan:
+        """What a commit of `version` would change; `fresh` asks the remote for its tip first.
+
+        Where the target follows a branch or tags, `brings` is the revision; empty takes what is there to be brought.
+        """
         asked_at, image = time.monotonic(), Image(version=version, digest=digest)
 
         def look(mirror: Mirror) -> Plan:
             if fresh:
                 mirror.fetch(since=asked_at)
+            if target.release:
+                return releases.plan(mirror, target, target.release, image, brings)
             tip = mirror.tip
             before = mirror.blob(tip, target.path)
             after = edition(before, target, image)
@@ -158,9 +169,51 @@ class GitRepository:
         _, branch_writer = self._branch(edit.target.repository)
         return await branch_writer.commit(edit)
 
+    async def tag_in_force(self, target: Target) -> tuple[str, str]:
+        """The tag that a target follows now, and the revision that it names. Raises `Failed`."""
+        asked_at = time.monotonic()
+
+        def look(mirror: Mirror) -> tuple[str, str]:
+            mirror.fetch(since=asked_at)
+            return releases.tag_in_force(mirror, target), releases.held(mirror, target)
+
+        return await self._on(target.repository, look)
+
+    async def stood(self, target: Target, *, limit: int) -> tuple[str, ...]:
+        """The versions that the branch held at the target's keys, newest first, equal ones in a row once.
+
+        What held no version that can be read is left out; raises `Failed` where that is the newest.
+        """
+        asked_at = time.monotonic()
+
+        def look(mirror: Mirror) -> tuple[str, ...]:
+            mirror.fetch(since=asked_at)
+            if target.release and target.release.tag:
+                return releases.stood(mirror, target, target.release)[:limit]
+            now = TargetFile(mirror.blob(mirror.tip, target.path), target).image().version
+            held = (self._held_at(mirror, target, each) for each in mirror.changes(target.path, limit=limit))
+            return tuple(version for version, _ in groupby([now, *filter(None, held)]))
+
+        return await self._on(target.repository, look)
+
+    async def between(self, target: Target, brings: str) -> Commits:
+        """The commits that a revision would bring to a target that follows a branch or tags."""
+
+        def look(mirror: Mirror) -> Commits:
+            history = self._history(mirror, target, ("",), ())
+            return history.between(releases.held(mirror, target), brings)
+
+        return await self._ask(target.repository, look)
+
     async def last_push(self, target: Target) -> Push | None:
         """The newest commit that changed the target's file, as far as is known without asking the remote."""
         return await self._on(target.repository, lambda mirror: mirror.last_push(target.path))
+
+    async def propose(self, edit: Edit, *, anew: bool = False) -> str:
+        """Push the edit as one commit to its own branch, unless it stands there already; returns its revision."""
+        branch, _ = self._branch(edit.target.repository)
+        hand = self._hand(edit.target.repository)
+        return await branch.run(lambda mirror: proposal.propose(mirror, edit, hand=hand, anew=anew))
 
     async def find(self, edit: Edit) -> str | None:
         """The promotion's own commit after `edit.base` on the remote branch as it is now, or None."""
@@ -178,7 +231,9 @@ class GitRepository:
 
         def read(mirror: Mirror) -> tuple[Written, ...]:
             mirror.fetch(since=asked_at)
-            logged = mirror.newest("Promotion-Id: ", limit=limit)
+            logged = mirror.newest("Promotion-Id: ", committer=self._committer, limit=limit)
+            if repository.beside:
+                logged = _by_date([*logged, *mirror.told_by_tags()])[:limit]
             return tuple(
                 Written(revision=each.revision, at=each.at, trailers=each.trailers)
                 for each in logged
@@ -187,11 +242,28 @@ class GitRepository:
 
         return await self._ask(repository, read)
 
+    async def arrivals(
+        self, repository: Repository, targets: Sequence[Target], *, since: str | None, fresh: bool
+    ) -> Arrivals:
+        """What came to the branch since a revision; `fresh` asks the remote first."""
+        asked_at = time.monotonic()
+
+        def look(mirror: Mirror) -> Arrivals:
+            # A copy that does not know what somebody has seen is behind.
+            if fresh or (since and not mirror.knows(since)):
+                mirror.fetch(since=asked_at)
+            return arrivals(mirror, targets, since=since, committer=self._committer)
+
+        return await self._ask(repository, look)
+
     async def is_on_branch(self, target: Target, revision: str) -> bool:
         """Does the branch still hold this commit? False only where the remote says so now."""
         asked_at, key = time.monotonic(), (target.repository.url, target.repository.branch, revision)
 
         def look(mirror: Mirror) -> bool:
+            if target.release and target.release.tag:
+                mirror.fetch(since=asked_at)
+                return any(target.release.version_of(tag) for tag in mirror.tags(at=revision))
             if self._held.get(key) == mirror.tip:
                 return True
             if not mirror.contains(mirror.tip, revision):
@@ -229,7 +301,7 @@ class GitRepository:
                 return Relation(contains=None)
             holds_value = _holds(mirror, target, revision, wanted)
             return Relation(
-                contains=mirror.contains(revision, commit), holds_value=holds_value, author=author
+                contains=_contains(mirror, target, revision, commit), holds_value=holds_value, author=author
             )
 
         relation = await self._ask(repository, look)
@@ -274,11 +346,23 @@ class GitRepository:
 
         def look(mirror: Mirror) -> Mapping[str, str]:
             mirror.fetch(since=asked_at)
-            raw = mirror.blob(mirror.tip, target.path)
+            raw = mirror.blob(releases.held(mirror, target), target.path)
             file = ValuesFile(raw, target.path, edit_anchors=target.edit_anchors)
             return file.leaves(without=(*target.keys, *target.digests))
 
         return await self._on(target.repository, look)
+
+    def _held_at(self, mirror: Mirror, target: Target, revision: str) -> str:
+        """The version at the target's keys in a revision; empty where there is none that can be read."""
+        key = (target.repository.url, target.path, target.keys, target.digests, target.edit_anchors, revision)
+        if (known := self._versions.get(key)) is not None:
+            return known
+        version = ""
+        with contextlib.suppress(Failed):
+            file = TargetFile(mirror.blob(revision, target.path), target)
+            version = only(file.images(), target).version
+        _remember(self._versions, key, version)
+        return version
 
     def _history(
         self, mirror: Mirror, target: Target, places: Collection[str], without: Collection[str]
@@ -299,13 +383,17 @@ class GitRepository:
     def _branch(self, repository: Repository) -> tuple[Branch, Writer]:
         if self._is_closed:
             raise shutting_down()
-        key = (repository.name, repository.url, repository.branch)
+        key = (repository.name, repository.url, repository.branch, *repository.beside)
         if key not in self._branches:
             branch = Branch(self._mirror(repository))
-            signer = self._signers.get(repository.name)
-            hand = Hand(committer=self._committer, sign=signer.signed if signer else None)
-            self._branches[key] = branch, Writer(branch, hand=hand, turns=self._turns)
+            self._branches[key] = branch, Writer(branch, hand=self._hand(repository), turns=self._turns)
         return self._branches[key]
+
+    def _hand(self, repository: Repository) -> Hand:
+        signer = self._signers.get(repository.name)
+        if signer is None:
+            return Hand(committer=self._committer)
+        return Hand(committer=self._committer, sign=signer.signed, sign_tag=signer.signed_tag)
 
     async def _keep_fresh(self, repository: Repository, every: float) -> None:
         pause = every
@@ -342,11 +430,23 @@ class GitRepository:
         return Mirror(repository=repository, cache=self._cache, room=room)
 
 
+def _contains(mirror: Mirror, target: Target, revision: str, commit: str) -> bool:
+    """Does a revision contain a commit? What a pinned tag named before may be newer: it counts for itself alone."""
+    if target.release and target.release.pin:
+        return revision == commit
+    return mirror.contains(revision, commit)
+
+
 def _holds(mirror: Mirror, target: Target, revision: str, wanted: Image) -> bool:
     with contextlib.suppress(Failed):
         images = TargetFile(mirror.blob(revision, target.path), target).images()
         return all(image.may_be(wanted) for image in images)
     return False
+
+
+def _by_date(logged: Iterable[Logged]) -> list[Logged]:
+    """Newest first; what has no date that a calendar knows comes last."""
+    return sorted(logged, key=lambda each: each.at.timestamp() if each.at else 0.0, reverse=True)
 
 
 def _remember(known: dict[K, T], key: K, value: T) -> None:

@@ -55,6 +55,13 @@ class History:
             return Commits(unknown=f"{where} does not hold all of {revision[:8]} any more")
         return self._by_others(found)
 
+    def between(self, old: str, new: str) -> Commits:
+        """The commits that `new` has and `old` lacks; those that only `old` has do not count."""
+        try:
+            return self._by_others(self._touching((old, new), f"{old}..{new}"))
+        except Failed as error:
+            return Commits(unknown=str(error))
+
     def after(self, moment: datetime) -> Commits:
         """The commits from a moment on, as their committers' clocks say."""
         tip = self._mirror.tip

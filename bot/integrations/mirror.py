@@ -11,8 +11,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -165,31 +165,77 @@ class Mirror:
         commit = head.replace("\0", "").encode(errors="replace")
         return self._opened.add("commit", sign(commit) if sign else commit)
 
-    def push(self, *, tip: str, revision: str, dry_run: bool = False) -> bool:
-        """Move the remote branch from `tip` to `revision`; False where it was not at `tip`.
+    def push(
+        self, *, tip: str, revision: str, tags: Mapping[str, str] | None = None, dry_run: bool = False
+    ) -> bool:
+        """Move the remote branch from `tip` to `revision`, and make new `tags` with it: all of that or nothing.
 
-        The lease names the revision's own parent, so a push can only ever go forward.
+        False where the branch was not at `tip`, or a tag was there already. The lease names the revision's own
+        parent, or another ancestor of it, so a push can only ever go forward.
         """
+        started_at = time.monotonic()
         flags = ["--dry-run"] if dry_run else []
-        lease, started_at = f"--force-with-lease={self._ref}:{tip}", time.monotonic()
-        refspec = f"{revision}:{self._ref}"
-        self._opened.save()
-        try:
-            output = self._room.run(
-                *("push", "--porcelain", "--no-verify", *flags, lease, self.repository.url, refspec),
-                folder=self._folder,
-                remote=True,
-                holding=self._lock,
-            )
-        except TimedOut as error:
-            raise silence(self._room.timeout, maybe_done=True) from error
-        if output.code:
-            check_race(output, self.repository)
+        if not self._send(self._ref, was=tip, revision=revision, tags=tags or {}, flags=flags):
             return False
         if not dry_run:
             self._fetched_at, self._fetch_error = started_at, None
             self._move_ref(revision)
+            for name, tag in (tags or {}).items():
+                self._run("update-ref", f"refs/tags/{name}", tag)
         return True
+
+    def tag(
+        self, name: str, revision: str, *, tagger: str, message: str, sign: Callable[[bytes], bytes] | None
+    ) -> str:
+        """Make an annotated tag and return its id. Nothing is pushed; equal arguments, equal id."""
+        head = f"object {revision}\ntype commit\ntag {name}\ntagger {tagger}\n\n{message.strip()}\n"
+        raw = head.replace("\0", "").encode(errors="replace")
+        return self._opened.add("tag", sign(raw) if sign else raw)
+
+    def head(self, branch: str) -> str | None:
+        """The tip of a branch that is read with this one, as far as the copy knows."""
+        return self._commit_of(f"refs/heads/{branch}")
+
+    def tagged(self, name: str) -> str | None:
+        """The commit that a tag names, as far as the copy knows."""
+        return self._commit_of(f"refs/tags/{name}")
+
+    def tags(self, *, at: str | None = None) -> list[str]:
+        """The names of all tags that the copy knows, or of those on a commit."""
+        there = [f"--points-at={at}"] if at else []
+        return self._run("for-each-ref", "--format=%(refname:lstrip=2)", *there, "refs/tags").out.split()
+
+    def told_by_tags(self, name: str = "") -> list[Logged]:
+        """The annotated tags with trailers, newest first, or one of them: each as the commit that it names."""
+        parts = ("*objectname", "taggername", "taggeremail:trim", "taggerdate:unix", "contents:body")
+        layout = "".join(f"%({part})%00" for part in parts)
+        listed = ("--sort=-taggerdate", f"--format={layout}", f"refs/tags/{name}")
+        fields = iter(self._run("for-each-ref", *listed).out.split("\0"))
+        found = zip(fields, fields, fields, fields, fields, strict=False)
+        # Git itself finds no trailers before a signature, which stands at the end of a tag's message.
+        return [
+            _logged(revision, name, email, at, body.strip().rpartition("\n\n")[2])
+            for revision, name, email, at, body in found
+        ]
+
+    def beside(self, branch: str) -> str | None:
+        """The revision of another branch of the remote as it is now, with its commit brought here; None for no such one."""
+        ref = f"refs/heads/{branch}"
+        output = self._ask("ls-remote", self.repository.url, ref)
+        revision = output.out.partition("\t")[0].strip()
+        if not revision:
+            return None
+        if not self.knows(revision):
+            self._ask("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", self.repository.url, ref)
+        return revision
+
+    def put_beside(self, branch: str, *, was: str | None, revision: str) -> bool:
+        """Set another branch of the remote; False where it was not at `was`; None: where it was there at all."""
+        return self._send(f"refs/heads/{branch}", was=was or "", revision=revision)
+
+    def text(self, revision: str) -> str:
+        """A commit as git stores it: its head, an empty line, its message."""
+        return self._read(revision)[1].decode(errors="replace")
 
     def contains(self, revision: str, commit: str) -> bool:
         """Is `commit` the known `revision` itself, or one of its ancestors?"""
@@ -200,6 +246,11 @@ class Mirror:
             raise Damaged(output.words)
         # The copy holds all ancestors of what it holds: a commit that it does not know is none of them.
         return output.code == 0
+
+    def parent(self, revision: str) -> str | None:
+        """The first parent of a commit; None for the first commit of all."""
+        found = _PARENT.search(self._read(revision)[1].partition(b"\n\n")[0])
+        return found[1].decode() if found else None
 
     def knows(self, revision: str) -> bool:
         """Does the copy hold this commit?"""
@@ -213,6 +264,11 @@ class Mirror:
         revision, author, seconds = found.split("\0")
         at = _date(seconds)
         return Push(revision=revision, author=author, at=at) if at else None
+
+    def changes(self, path: str, *, limit: int) -> list[str]:
+        """The revisions in which the branch itself changed the file, newest first; a merge is one change."""
+        listed = ("--first-parent", f"--max-count={limit}", "--format=%H", self._ref)
+        return self._run("log", *listed, "--", path).out.split()
 
     def tidy(self) -> None:
         """Put the packs together where there are many, and clear up what was broken off; for an idle moment."""
@@ -235,9 +291,10 @@ class Mirror:
         """The commits whose message holds `line`, oldest first, after a revision, or in all where that is gone."""
         return self._log(line, "--reverse", f"{after}..{self._ref}" if self.knows(after) else self._ref)
 
-    def newest(self, line: str, *, limit: int) -> list[Logged]:
-        """The commits whose message holds `line`, newest first."""
-        return self._log(line, f"--max-count={limit}", self._ref)
+    def newest(self, line: str, *, committer: tuple[str, str], limit: int) -> list[Logged]:
+        """This committer's commits whose message holds `line`, newest first; a `.mailmap` renames nobody."""
+        by = "{} <{}>".format(*committer)
+        return self._log(line, "--no-mailmap", f"--committer={by}", f"--max-count={limit}", self._ref)
 
     def touching(
         self, *span: str, places: Iterable[str], without: Iterable[str], limit: int
@@ -301,6 +358,10 @@ class Mirror:
             ]
         return False
 
+    def _commit_of(self, ref: str) -> str | None:
+        found = self._run("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", allow=(0, 1, 128))
+        return found.out.strip() or None
+
     def _log(self, line: str, *arguments: str) -> list[Logged]:
         # NUL is the one character that no commit can smuggle into a name or a message.
         layout = "%H%x00%cn%x00%ce%x00%ct%x00%(trailers:only,unfold)%x00"
@@ -356,8 +417,14 @@ class Mirror:
         started_at, self._fetched_at = time.monotonic(), float("-inf")
         before = self._known_tip() if folder == self._folder else ""
         # The copy follows the branch wherever it goes, also back.
-        refspec = f"+{self._ref}:{self._ref}"
-        arguments = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", self.repository.url, refspec)
+        refspecs = [f"+{ref}:{ref}" for ref in dict.fromkeys((self._ref, *self.repository.beside))]
+        options = (
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            *(["--prune"] if len(refspecs) > 1 else []),
+        )
+        arguments = ("fetch", *options, self.repository.url, *refspecs)
         error: Exception | None = None
         try:
             output = self._room.run(
@@ -377,6 +444,47 @@ class Mirror:
         self._fetched_at, self._fetch_error = started_at, error
         if error:
             raise error
+
+    def _send(
+        self,
+        ref: str,
+        *,
+        was: str,
+        revision: str,
+        tags: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
+    ) -> bool:
+        """Push a commit of ours, and new tags with it; False where the ref was not at `was`, or a tag was there."""
+        self._opened.save()
+        moves = [
+            (ref, was, revision),
+            *((f"refs/tags/{name}", "", tag) for name, tag in (tags or {}).items()),
+        ]
+        leases = [f"--force-with-lease={name}:{expected}" for name, expected, _ in moves]
+        refspecs = [f"{object_id}:{name}" for name, _, object_id in moves]
+        options = ("--porcelain", "--no-verify", *(["--atomic"] if tags else []), *flags)
+        try:
+            output = self._room.run(
+                *("push", *options, *leases, self.repository.url, *refspecs),
+                folder=self._folder,
+                remote=True,
+                holding=self._lock,
+            )
+        except TimedOut as error:
+            raise silence(self._room.timeout, maybe_done=True) from error
+        if output.code:
+            check_race(output, replace(self.repository, branch=ref.removeprefix("refs/heads/")))
+        return output.code == 0
+
+    def _ask(self, *arguments: str) -> Output:
+        """A question to the remote; raises what its words mean."""
+        try:
+            output = self._room.run(*arguments, folder=self._folder, remote=True, holding=self._lock)
+        except TimedOut as error:
+            raise silence(self._room.timeout) from error
+        if output.code:
+            raise trouble(output, self.repository)
+        return output
 
     def _known_tip(self) -> str:
         try:

@@ -89,6 +89,10 @@ class CommitSigner:
         signature = self.sign(commit).strip().replace("\n", "\n ")
         return headers + b"\ngpgsig " + signature.encode() + b"\n\n" + message
 
+    def signed_tag(self, tag: bytes) -> bytes:
+        """The raw tag object with its signature, as git writes it: at the end of its message."""
+        return tag + self.sign(tag).encode()
+
     def _raw_signature(self, data: bytes) -> tuple[bytes, bytes]:
         """The algorithm's name and what it makes of the data."""
         if isinstance(self._key, Ed25519PrivateKey):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bot.core.catalog import Repository
-from bot.core.errors import Failed, Unavailable
+from bot.core.errors import Failed, Protected, Unavailable
 from bot.integrations.cleanroom import Output
 
 GIT_HOST = "the git host"
@@ -50,6 +50,12 @@ _TROUBLED_WORDS = re.compile(
 """What hosts say through a hook when they themselves are in trouble."""
 
 
+_PROTECTED = re.compile(
+    r"GH006|protected branch|through a (?:pull|merge) request|is protected\b", re.IGNORECASE
+)
+"""Why a host declines every push to the branch, whatever is in it."""
+
+
 class Damaged(Exception):
     """Our copy cannot be used; `unsure` says that a push may have got through before that was seen."""
 
@@ -60,6 +66,10 @@ class Damaged(Exception):
 
 class Declined(Failed):
     """The host took the push and said no to it: its hooks, or a rule for the branch."""
+
+
+class DeclinedByProtection(Declined, Protected):
+    """It said no because nobody may push to the branch, or not the bot."""
 
 
 class NoBranch(Failed):
@@ -96,7 +106,9 @@ def trouble(output: Output, repository: Repository) -> Failed | Unavailable | Da
 def check_race(output: Output, repository: Repository) -> None:
     """Return where a push only lost a race; raise what any other failed push means."""
     problem = trouble(output, repository)
-    line = next((line for line in output.out.splitlines() if line.startswith("!")), None)
+    refused = [line for line in output.out.splitlines() if line.startswith("!")]
+    # Where one ref of several was refused, the others only say that they were refused with it.
+    line = min(refused, key=lambda each: "atomic" in each, default=None)
     if line is None:
         if _NEVER_SENT.search(output.err):
             raise problem
@@ -111,4 +123,5 @@ def check_race(output: Output, repository: Repository) -> None:
     if _SERVER_TROUBLE.search(reason) or _TROUBLED_WORDS.search(output.server_words):
         raise Unavailable(GIT_HOST, f"{output.server_words or reason}.", maybe_done=True)
     words = f"{output.server_words} ({reason})" if output.server_words else reason
-    raise Declined(f"The git host refused the push to {repository.branch}: {words}.")
+    kind = DeclinedByProtection if _PROTECTED.search(words) else Declined
+    raise kind(f"The git host refused the push to {repository.branch}: {words}.")

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -17,8 +17,9 @@ import structlog
 from bot.core.catalog import Image
 from bot.core.errors import Failed, PromoteError, Stale, Unavailable
 from bot.core.ports import Author, Edit
+from bot.integrations import releases
 from bot.integrations.branch import Branch, shutting_down
-from bot.integrations.mirror import Mirror
+from bot.integrations.mirror import Logged, Mirror
 from bot.integrations.target_file import edition
 from bot.integrations.verdicts import GIT_HOST, Damaged, Declined
 
@@ -54,6 +55,11 @@ class Hand:
 
     committer: tuple[str, str]
     sign: Callable[[bytes], bytes] | None = None
+    sign_tag: Callable[[bytes], bytes] | None = None
+
+    def at(self, moment: datetime) -> str:
+        """The committer with a date, as git writes it into a commit or a tag."""
+        return "{} <{}> {} +0000".format(*self.committer, int(moment.timestamp()))
 
 
 class Writer:
@@ -178,18 +184,18 @@ class Batch:
                 self._pause(tries)
             if time.monotonic() > ends_at or (tries == LOCKED_TRIES and not is_moving):
                 break
-            tip, chain = self._chain(mirror, numbers)
+            tip, chain, tags = self._chain(mirror, numbers)
             if mirror.take_rewind():
                 self._tell(self._open(numbers), _rewound(mirror))
             if not self._open(numbers):
                 return
             try:
-                is_done = mirror.push(tip=tip, revision=chain[max(chain)])
+                is_done = mirror.push(tip=tip, revision=chain[max(chain)], tags=tags)
             except Declined as refusal:
                 self._part(mirror, list(chain), refusal)
                 return
             if is_done:
-                self.told |= chain
+                self.told |= {number: _told(self._edits[number], made) for number, made in chain.items()}
                 self.pushed = chain[max(chain)]
                 return
             mirror.fetch(since=time.monotonic())
@@ -199,17 +205,20 @@ class Batch:
         )
         self._tell(self._open(numbers), Unavailable(GIT_HOST, f"{why}; nothing was pushed yet."))
 
-    def _chain(self, mirror: Mirror, numbers: Sequence[int]) -> tuple[str, dict[int, str]]:
-        """The commits, each on the one before it; an edit of which none can be made is settled here."""
+    def _chain(self, mirror: Mirror, numbers: Sequence[int]) -> tuple[str, dict[int, str], dict[str, str]]:
+        """The commits, each on the one before it, and their tags; an edit of which none can be made is settled here."""
         tip = parent = mirror.tip
         chain: dict[int, str] = {}
+        tags: dict[str, str] = {}
         doubts: dict[int, Exception] = {}
         for number in self._open(numbers):
             edit = self._edits[number]
             try:
-                _require_first(mirror, edit)
+                require_first(mirror, edit)
                 _require_tip(tip, edit)
+                made = tags_of(mirror, edit, hand=self._hand)
                 parent = chain[number] = build(mirror, edit, parent=parent, hand=self._hand)
+                tags |= made
             except (Damaged, OSError):
                 raise
             except Exception as doubt:  # noqa: BLE001 - also a bug that one edit meets is no other's trouble
@@ -221,7 +230,7 @@ class Batch:
                 return self._chain(mirror, numbers)
         for number, why in doubts.items():
             self.told[number] = find(mirror, self._edits[number], committer=self._hand.committer) or why
-        return tip, chain
+        return tip, chain, tags
 
     def _part(self, mirror: Mirror, numbers: Sequence[int], refusal: Declined) -> None:
         """The host said no to the push: it may mind one commit only, so each half goes alone."""
@@ -255,29 +264,48 @@ def _rewound(mirror: Mirror) -> Failed:
 
 
 def build(mirror: Mirror, edit: Edit, *, parent: str, hand: Hand) -> str:
-    """The edit as a commit on `parent`; raises `Stale` or `Failed`."""
-    before = mirror.blob(parent, edit.target.path)
-    after = edition(before, edit.target, Image(version=edit.new, digest=edit.digest))
-    for image in after.images:
-        if image.version != edit.old:
-            raise Stale(expected=edit.old, found=image.version)
-    if after.content == before:
-        raise Failed(f"{edit.target.path} already holds {edit.new}.")
-    at = f"{int(edit.at.timestamp())} +0000"
+    """The edit as a commit on `parent`, or what it brings instead of one; raises `Stale` or `Failed`."""
+    release = edit.target.release
+    if release:
+        moved = releases.moved(mirror, edit, release, tip=parent)
+        if release.pin is None:
+            return moved
+    path = release.pin.path if release and release.pin else edit.target.path
+    before = mirror.blob(parent, path)
+    after = releases.pinned(release, before, edit.new) if release else _edited(edit, before)
+    if after == before:
+        raise Failed(f"{path} already holds {edit.new}.")
     return mirror.commit(
         parent=parent,
-        path=edit.target.path,
-        content=after.content,
-        author="{} <{}> {}".format(*identity(edit.author), at),
-        committer="{} <{}> {}".format(*hand.committer, at),
+        path=path,
+        content=after,
+        author="{} <{}> {} +0000".format(*identity(edit.author), int(edit.at.timestamp())),
+        committer=hand.at(edit.at),
         message=edit.message,
         sign=hand.sign,
     )
 
 
-def _require_first(mirror: Mirror, edit: Edit) -> None:
+def _edited(edit: Edit, before: bytes) -> bytes:
+    """The values file with the new image."""
+    after = edition(before, edit.target, Image(version=edit.new, digest=edit.digest))
+    for image in after.images:
+        if image.version != edit.old:
+            raise Stale(expected=edit.old, found=image.version)
+    return after.content
+
+
+def tags_of(mirror: Mirror, edit: Edit, *, hand: Hand) -> dict[str, str]:
+    """The tags that have to be pushed with the edit, by their names; raises `Failed`."""
+    release = edit.target.release
+    if release is None:
+        return {}
+    return releases.made_tag(mirror, edit, release, tagger=hand.at(edit.at), sign=hand.sign_tag)
+
+
+def require_first(mirror: Mirror, edit: Edit) -> None:
     """Nobody's word is taken for it, not even our own record's: it may have been put back to before the commit."""
-    if mirror.mentions(_id_line(edit), since=edit.since):
+    if mirror.mentions(id_line(edit), since=edit.since) or told_by_tag(mirror, edit):
         raise Failed(f"{edit.promotion} was written before; ask for a new promotion with /promote.")
 
 
@@ -287,7 +315,8 @@ def _require_tip(tip: str, edit: Edit) -> None:
         raise Unavailable(GIT_HOST, "somebody else pushed at this very moment; nothing was pushed yet.")
 
 
-def _id_line(edit: Edit) -> str:
+def id_line(edit: Edit) -> str:
+    """The trailer by which the promotion's commit is known."""
     return f"Promotion-Id: {edit.promotion}"
 
 
@@ -299,11 +328,26 @@ def find(mirror: Mirror, edit: Edit, *, committer: tuple[str, str]) -> str | Non
         "Environment": edit.target.environment,
         "New-Version": edit.new,
     }
-    for logged in mirror.search(_id_line(edit), after=edit.base):
+    for logged in (*mirror.search(id_line(edit), after=edit.base), *told_by_tag(mirror, edit)):
         # Where a trailer stands twice, the first one counts.
         if logged.committer == committer and wanted.items() <= dict(reversed(logged.trailers)).items():
             return logged.revision
     return None
+
+
+def _told(edit: Edit, made: str) -> str:
+    """What tells of the edit: its commit, or what it brings where only a tag was made."""
+    release = edit.target.release
+    return edit.brings if release and release.pin is None else made
+
+
+def told_by_tag(mirror: Mirror, edit: Edit) -> list[Logged]:
+    """The tag that tells of the edit, where no commit does."""
+    release = edit.target.release
+    if release is None or release.pin:
+        return []
+    wanted = ("Promotion-Id", str(edit.promotion))
+    return [each for each in mirror.told_by_tags(releases.tag_name(edit, release)) if wanted in each.trailers]
 
 
 def identity(author: Author) -> tuple[str, str]:

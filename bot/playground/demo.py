@@ -14,8 +14,9 @@ from pathlib import Path
 
 from bot.core.errors import Refused
 from bot.playground.page import Page
-from bot.playground.repository import log, read_file
-from bot.playground.workshop import ENVIRONMENTS, Workshop
+from bot.playground.release_repository import MANIFEST, refs
+from bot.playground.repository import Commit, log, read_file
+from bot.playground.workshop import ENVIRONMENTS, Shape, Workshop
 
 IDLE_HOURS = 8
 REAL = re.compile(
@@ -35,13 +36,15 @@ GUIDE = (
     "As *Dana*, send `/promote manual-app to stage` and watch its card until it is live.",
     "Then `/promote manual-app to prod because fixes INC-42`. Try to approve it as Dana, Gus and Olga.",
     "Approve it as *Amy*, and watch the commit, the values file and the pods.",
+    "Press *CI built version* for *release-app*: its stage is the branch `release`, its prod a tag. Promote it the same way.",
     "Break something: let the next rollout degrade, take Argo CD down, kill the bot.",
 )
 SUGGESTIONS = (
     "/promote manual-app to stage",
     "/promote manual-app to prod because fixes INC-42",
+    "/promote release-app to stage",
     "/promote status",
-    "/promote pending",
+    "/promote history manual-app",
     "/promote help",
 )
 
@@ -51,22 +54,15 @@ class DemoWorld:
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
+        self._repositories = [workshop.repository, *workshop.released.values()]
         self.touched_at = time.monotonic()
 
     async def snapshot(self) -> dict[str, object]:
         """How it is now; see the page's `World`."""
         workshop = self._workshop
-        repository = workshop.repository
-        files, commits = await asyncio.to_thread(
-            lambda: (
-                [
-                    (name, read_file(repository, name))
-                    for name in map("values-{}.yaml".format, reversed(ENVIRONMENTS))
-                ],
-                log(repository, limit=20),
-            )
-        )
+        files, commits = await asyncio.to_thread(lambda: (self._files(), self._log()))
         return {
+            "apps": [*workshop.shape.apps, *workshop.released],
             "environments": list(ENVIRONMENTS),
             "files": [{"name": name, "text": text} for name, text in files],
             "log": [
@@ -90,14 +86,31 @@ class DemoWorld:
             },
         }
 
+    def _files(self) -> list[tuple[str, str]]:
+        """What decides which version runs where: the values files, and the branches and tags of the other shape."""
+        values = map("values-{}.yaml".format, reversed(ENVIRONMENTS))
+        files = [(name, read_file(self._workshop.repository, name)) for name in values]
+        for app, repository in self._workshop.released.items():
+            files.append((f"{app}: branches and tags", refs(repository)))
+            manifest = MANIFEST.format(app=app)
+            files.append((f"{app}: {manifest}", read_file(repository, manifest)))
+        return files
+
+    def _log(self) -> list[Commit]:
+        """The newest commits of every repository's `main`, newest first."""
+        found = [commit for repository in self._repositories for commit in log(repository, limit=20)]
+        return sorted(found, key=lambda commit: commit.at, reverse=True)[:20]
+
     async def switch(self, name: str, value: object) -> str:
         """Turn a switch and say what it did."""
         self.touched_at = time.monotonic()
         workshop = self._workshop
         match name:
             case "ci":
-                _, said = await workshop.command_line("set-image", "manual-app", "dev", str(value))
-                workshop.argocd.refresh("manual-app-dev", "normal")  # as the git host's webhook would
+                app, _, version = str(value).rpartition(" ")
+                app = app or next(iter(workshop.shape.apps))
+                _, said = await workshop.command_line("set-image", app, "dev", version)
+                workshop.argocd.refresh(f"{app}-dev", "normal")  # as the git host's webhook would
                 return said
             case "degrade_next":
                 if not value:
@@ -124,7 +137,7 @@ async def run(*, port: int, say: Callable[[str], None]) -> None:
     _refuse_real_settings()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="promote-bot-demo-") as folder:
-        workshop = Workshop(Path(folder))
+        workshop = Workshop(Path(folder), shape=Shape(released=("release-app",)))
         world = DemoWorld(workshop)
         page = Page(workshop.slack, world, token=secrets.token_urlsafe(18))
         stopping = asyncio.Event()

@@ -63,6 +63,21 @@ def head(repository: Path, branch: str = BRANCH) -> str | None:
         return None
 
 
+def resolve(repository: Path, name: str) -> str | None:
+    """The revision that Argo CD means by a branch, a tag, or a range of tags such as `v1.*`; None for none of them."""
+    if (revision := head(repository, name)) is not None:
+        return revision
+    try:
+        tags = _git(
+            repository, "tag", "--list", name.removeprefix("refs/tags/"), "--sort=-version:refname"
+        ).decode()
+    except GitRefused:
+        return None
+    if not (newest := next(iter(tags.split()), None)):
+        return None
+    return _git(repository, "rev-parse", "--verify", f"refs/tags/{newest}^{{commit}}").decode().strip()
+
+
 def read_file(repository: Path, path: str, revision: str = BRANCH) -> str:
     """The text of one file as a revision has it; raises GitRefused if it has none."""
     return _git(repository, "cat-file", "blob", f"{revision}:{path}").decode()

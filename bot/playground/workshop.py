@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from bot.playground.argocd.application import SimulatedApplication, Timings
 from bot.playground.argocd.server import SimulatedArgoCD
+from bot.playground.release_repository import MANIFEST, create_release_repository
 from bot.playground.repository import create_repository
 from bot.playground.slack.fake import FakeSlack
 
@@ -27,6 +28,8 @@ CODE = Path(__file__).parents[2]
 CHANNEL = "C0DEPLOYS01"
 DANA, AMY, BEN, GUS, OLGA = "U0DANADEV01", "U0AMYAPPR01", "U0BENAPPR01", "U0GUSGUEST1", "U0OLGAOUTS1"
 ENVIRONMENTS = ("dev", "stage", "prod")
+FOLLOWED = {"dev": "main", "stage": "release", "prod": "v14"}
+"""What the applications follow at first whose app has a release branch and tags."""
 READY_WITHIN = 30.0
 
 CONFIG = """\
@@ -35,7 +38,7 @@ environments: [{environments}]
 slack: {{channel: {channel}}}
 repositories:
   gitops: {{url: "{repository}", branch: main, allow_local: true}}
-argocd:
+{released}argocd:
   main: {{url: "{argocd}", allow_local: true}}
 defaults:
   repository: gitops
@@ -69,6 +72,8 @@ class Shape:
     approvals: Mapping[str, int] = field(default_factory=lambda: {"prod": 1})
     """How many of the approvers must say yes, in the environments that ask for that."""
     approvers: Sequence[str] = (AMY, BEN)
+    released: Sequence[str] = ()
+    """Apps of another shape: a release branch is their stage, and a tag their prod; each has its own repository."""
 
     @property
     def environments(self) -> list[str]:
@@ -122,6 +127,7 @@ class Workshop:
             signing_secret=self._signing_secret, bot_token=self._bot_token, app_token=self._app_token
         )
         self.repository = create_repository(folder)
+        self.released = {app: create_release_repository(folder / app, app) for app in self.shape.released}
         self.argocd = SimulatedArgoCD(
             repository=self.repository,
             token=self._argocd_token,
@@ -136,6 +142,11 @@ class Workshop:
                 )
                 for app, environments in self.shape.apps.items()
                 for environment in environments
+            ]
+            + [
+                _follower(app, repository, environment)
+                for app, repository in self.released.items()
+                for environment in FOLLOWED
             ],
         )
         self._signing_key = _signing_key(folder / "signing-key")
@@ -238,9 +249,13 @@ class Workshop:
             environments=", ".join(shape.environments),
             channel=CHANNEL,
             repository=self.repository.as_uri(),
+            released="".join(
+                f'  {app}: {{url: "{repository.as_uri()}", allow_local: true}}\n'
+                for app, repository in self.released.items()
+            ),
             argocd=self.argocd.url,
             values=shape.values,
-            apps="".join(map(self._app, shape.apps)),
+            apps="".join([*map(self._app, shape.apps), *map(self._released_app, self.released)]),
             policies="".join(map(self._policy, shape.environments)),
         )
 
@@ -249,6 +264,21 @@ class Workshop:
         if list(environments := self.shape.apps[app]) != self.shape.environments:
             lines.append(f"environments: {{{', '.join(f'{each}: {{}}' for each in environments)}}}")
         return "".join([f"  {app}:\n", *(f"    {line}\n" for line in lines)])
+
+    def _released_app(self, app: str) -> str:
+        """An app that goes from `main` over `release` to a tag; only approved code gets to `release`."""
+        rule = f"{{users: [{', '.join(self.shape.approvers)}], min: 1}}"
+        return f"""\
+  {app}:
+    image: {_image(app)}
+    repository: {app}
+    values: values.yaml
+    environments:
+      dev: {{}}
+      stage: {{strategy: branch, branch: release}}
+      prod: {{strategy: tag, pin: {{file: "argocd/{{app}}-{{env}}.yaml"}}}}
+    policies: {{stage: {{approvals: {{rules: [{rule}], expires: {self.pace.expires}}}}}}}
+"""
 
     def _policy(self, environment: str) -> str:
         needed = self.shape.approvals.get(environment)
@@ -268,6 +298,21 @@ class Workshop:
                     await asyncio.sleep(0.05)
         last_words = self.log_path.read_text(encoding="utf-8", errors="replace")[-2000:]
         raise RuntimeError(f"The bot did not become ready. Its last words:\n{last_words}")
+
+
+def _follower(app: str, repository: Path, environment: str) -> SimulatedApplication:
+    """The application of an app that follows branches and tags."""
+    branch, url, values = FOLLOWED[environment], repository.as_uri(), f"values-{environment}.yaml"
+    return SimulatedApplication(
+        name=f"{app}-{environment}",
+        destination_namespace=environment,
+        values_file=values,
+        repo_url=url,
+        branch=branch,
+        repository=repository,
+        image_repository=_image(app),
+        declared_in=MANIFEST.format(app=app) if environment == "prod" else "",
+    )
 
 
 def _image(app: str) -> str:

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bot.playground import repository as git
 from bot.playground.argocd.application import Application
 from bot.playground.argocd.application_sets import ApplicationSet
 from bot.playground.argocd.cluster import Cluster
 from bot.playground.argocd.hydrator import Hydrator
-from bot.playground.argocd.manifests import Json, Key
+from bot.playground.argocd.manifests import Json, Key, documents
 from bot.playground.argocd.objects import LiveObject
 from bot.playground.argocd.reconciler import Level, Reconciler
 from bot.playground.argocd.repo_server import RepoServer
@@ -58,11 +59,13 @@ class Controllers:
         sets: Sequence[SimulatedApplicationSet],
         written: Written,
     ) -> None:
+        self._repository = repository
         self._timeline = timeline
         self._timings = timings
         self._written = written
         self._looking: set[str] = set()
         self._controlled: dict[str, Controlled] = {}
+        self._applied: dict[str, str] = {}
         self.switches = Switches()
         self.repo_server = RepoServer(repository, timeline, timings, self.switches)
         gap = timings.settle_gap
@@ -112,6 +115,19 @@ class Controllers:
         application.spec = self._governed(replace(application.spec, **fields))
         application.touch()
         self.named(application.spec.instance).reconciler.request(Level.WITH_LATEST_FORCE_RESOLVE)
+
+    def apply_declared(self) -> None:
+        """Let the app of apps apply what `main` declares of the other applications, as soon as it is pushed."""
+        for application in [each for each in self.known() if each.spec.declared_in]:
+            file, repository = application.spec.declared_in, application.spec.repository or self._repository
+            revision = git.head(repository) or ""
+            if self._applied.get(application.spec.instance) == revision:
+                continue
+            self._applied[application.spec.instance] = revision
+            [manifest] = documents(git.read_file(repository, file, revision), file)
+            followed = manifest["spec"]["source"]["targetRevision"]
+            if followed != application.spec.branch:
+                self.change(application, branch=followed)
 
     def delete(self, application: Application, takes: timedelta) -> None:
         """Delete an application with its objects: it is marked now and gone when its finalizer has run."""

@@ -54,7 +54,7 @@ class RepoServer:
             ):
                 return revision
         name = source.branch.removeprefix("refs/heads/")
-        found = git.head(repository, git.BRANCH if name in {"", "HEAD"} else name)
+        found = git.resolve(repository, git.BRANCH if name in {"", "HEAD"} else name)
         if found is None:
             raise RenderError(f"unable to resolve '{source.branch}' to a commit SHA")
         self._heads[repository, source.branch] = (self._timeline.now, found)

@@ -221,6 +221,7 @@ class SimulatedArgoCD:
     def tick(self) -> None:
         """Bring the model up to `now`."""
         self._timeline.run_until(self.now())
+        self._controllers.apply_declared()
 
     # What happens to applications.
 

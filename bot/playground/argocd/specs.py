@@ -73,6 +73,10 @@ class SimulatedApplication:
     sources: Sequence[SimulatedSource] = ()
     hydration: SimulatedHydration | None = None
     application_set: str = ""
+    repository: Path | None = None
+    """Where its repository is, unless it is the simulation's own."""
+    declared_in: str = ""
+    """A file of `main` that holds its manifest: another application applies that, and so `targetRevision` with it."""
 
     @property
     def instance(self) -> str:
@@ -90,7 +94,11 @@ class SimulatedApplication:
     def dry_source(self) -> SimulatedSource:
         """The chart with its values file, wherever it is rendered."""
         return SimulatedSource(
-            repo_url=self.repo_url, branch=self.branch, value_files=(self.values_file,), path="."
+            repo_url=self.repo_url,
+            branch=self.branch,
+            repository=self.repository,
+            value_files=(self.values_file,),
+            path=".",
         )
 
     @property
