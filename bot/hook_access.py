@@ -1,14 +1,65 @@
-"""Which machines may call the hook, what for, and with which keys."""
+"""Which machines may call, what for, and with which keys; and the routes that there are for them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from aiohttp import web
+
 from bot.config_models import Config, HookModel
 from bot.config_policies import scope_of
-from bot.core.reporting import HookIdentity
+from bot.core.board import Board
+from bot.core.catalog import Catalog
+from bot.core.delivering import IMAGES_PATH, Delivering
+from bot.core.ports import Clock
+from bot.core.reporting import CHECKS_PATH, HookIdentity, Reporting
 from bot.settings import Settings, SettingsError
+from handlers.hook import hook, images
+from handlers.webhook import GITHUB_PATH, GITLAB_PATH, github, gitlab
 
 SHORTEST = 32
 """Characters of a key."""
+SHORTEST_SECRET = 16
+"""Characters of a git host's secret: it opens nothing, it only has the bot look."""
+
+
+def hooks(
+    settings: Settings,
+    config: Config,
+    catalog: Catalog,
+    *,
+    reporting: Reporting,
+    delivering: Delivering,
+    board: Board,
+    clock: Clock,
+) -> Sequence[web.RouteDef]:
+    """The routes for machines: those of `hooks` in the configuration, and of git hosts whose secret is set.
+
+    Raises `SettingsError` as `identities` does, and for a secret that is none.
+    """
+    found: list[web.RouteDef] = []
+    if machines := identities(settings, config):
+        found.append(web.post(CHECKS_PATH, hook(reporting, machines, clock, board)))
+        found.append(web.post(IMAGES_PATH, images(delivering, machines, clock, board)))
+    repositories = {target.repository for target in catalog.targets}
+    if secret := _webhook_secret(settings, "GITHUB_WEBHOOK_SECRET"):
+        found.append(web.post(GITHUB_PATH, github(secret, repositories, board)))
+    if secret := _webhook_secret(settings, "GITLAB_WEBHOOK_SECRET"):
+        try:
+            found.append(web.post(GITLAB_PATH, gitlab(secret, repositories, board, clock)))
+        except ValueError as error:
+            raise SettingsError(f"GITLAB_WEBHOOK_SECRET cannot be used: {error}.") from error
+    return found
+
+
+def _webhook_secret(settings: Settings, name: str) -> str | None:
+    """The secret that a git host proves its calls with; without it there is no route."""
+    secret = settings.get(name)
+    if secret is not None and len(secret) < SHORTEST_SECRET:
+        raise SettingsError(
+            f"{name} must have at least {SHORTEST_SECRET} characters; make one: openssl rand -hex 32."
+        )
+    return secret
 
 
 def identities(settings: Settings, config: Config) -> tuple[HookIdentity, ...]:

@@ -6,7 +6,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
@@ -15,6 +15,9 @@ import structlog
 from aiohttp import web
 
 from bot.core.board import Board
+from bot.core.catalog import UNKNOWN
+from bot.core.delivering import Build, Delivered, Delivering
+from bot.core.drafting import GatesClosed
 from bot.core.errors import Failed, PromoteError, Refused, Unavailable
 from bot.core.ports import Clock
 from bot.core.reporting import (
@@ -40,6 +43,8 @@ RETRY_AFTER = 5.0
 TIMESTAMP = re.compile(r"[0-9]{1,12}")
 NEEDED = frozenset({"app", "environment", "version", "check", "result"})
 ALLOWED = NEEDED | {"digest", "said", "link"}
+IMAGE_NEEDED = frozenset({"app", "environment", "version"})
+IMAGE_ALLOWED = IMAGE_NEEDED | {"digest", "reason", "link"}
 
 _DECOY = secrets.token_hex(32)
 """Nobody's key: a name that nobody has costs as much work as one that somebody has."""
@@ -69,15 +74,36 @@ class Call:
 
 def hook(reporting: Reporting, identities: Iterable[HookIdentity], clock: Clock, board: Board) -> Handler:
     """The handler of `POST /hooks/v1/checks`: one verdict of one check."""
+
+    async def report(call: Call) -> web.Response:
+        return _acknowledgement(await _report(reporting, call))
+
+    return _heard(report, identities, clock, board)
+
+
+def images(delivering: Delivering, identities: Iterable[HookIdentity], clock: Clock, board: Board) -> Handler:
+    """The handler of `POST /hooks/v1/images`: one build for the first environment."""
+
+    async def deliver(call: Call) -> web.Response:
+        return _delivered(await _deliver(delivering, call), call.fields)
+
+    return _heard(deliver, identities, clock, board)
+
+
+def _heard(
+    work: Callable[[Call], Awaitable[web.Response]],
+    identities: Iterable[HookIdentity],
+    clock: Clock,
+    board: Board,
+) -> Handler:
+    """Do the work of a call whose sender is known, and say why where it cannot be done."""
     known = {identity.name: identity for identity in identities}
 
     async def handle(request: web.Request) -> web.Response:
         try:
-            call = await heard_call(request, known, clock=clock, board=board)
-            heard = await _report(reporting, call)
+            return await work(await heard_call(request, known, clock=clock, board=board))
         except (Rejected, Refused, Failed, Unavailable) as error:
             return refusal(error)
-        return _acknowledgement(heard)
 
     return handle
 
@@ -89,7 +115,7 @@ async def heard_call(
 
     What it may do is asked of its `identity` afterwards.
     """
-    body = await _body(request)
+    body = await body_of(request, most=LARGEST)
     identity, delivery = authenticated(request, body, identities, now=clock.now())
     if not await board.take(identity.called, most=CALLS, within=PERIOD):
         raise Rejected(429, f"{identity.name} has called {CALLS} times within a minute. Wait a minute.")
@@ -153,16 +179,17 @@ def _status(error: PromoteError) -> int:
         return 503
     if isinstance(error, Unasked):
         return 404
-    return 409 if isinstance(error, NotKept | Failed) else 400
+    return 409 if isinstance(error, NotKept | GatesClosed | Failed) else 400
 
 
-async def _body(request: web.Request) -> bytes:
+async def body_of(request: web.Request, *, most: int) -> bytes:
+    """A body of JSON, as it was sent; raises `Rejected` for another one, and for more than `most` bytes."""
     if request.content_type != "application/json" or "Content-Encoding" in request.headers:
         raise Rejected(415, "The body must be JSON, as application/json and without a Content-Encoding.")
     try:
-        return await request.clone(client_max_size=LARGEST).read()
+        return await request.clone(client_max_size=most).read()
     except web.HTTPRequestEntityTooLarge as error:
-        raise Rejected(413, f"The body has more than {LARGEST} bytes.") from error
+        raise Rejected(413, f"The body has more than {most} bytes.") from error
 
 
 def _fields(body: bytes) -> Mapping[str, str]:
@@ -182,9 +209,7 @@ def _fields(body: bytes) -> Mapping[str, str]:
 
 async def _report(reporting: Reporting, call: Call) -> Heard:
     fields = call.fields
-    if not NEEDED <= fields.keys() <= ALLOWED:
-        needed, besides = ", ".join(sorted(NEEDED)), ", ".join(sorted(ALLOWED - NEEDED))
-        raise Rejected(400, f"The body must hold {needed}; it may hold {besides}, and nothing else.")
+    _require_fields(fields, NEEDED, ALLOWED)
     if fields["result"] not in ("pass", "fail"):
         raise Rejected(400, "result must be pass or fail.")
     app, environment, check = fields["app"], fields["environment"], fields["check"]
@@ -218,6 +243,55 @@ def _acknowledgement(heard: Heard) -> web.Response:
         sentence = f"Heard before, nothing changed: {verdict} for {place}."
         return web.json_response({"ok": True, "sentence": sentence, "repeated": True})
     return web.json_response({"ok": True, "sentence": f"Kept: {verdict} for {place}."})
+
+
+async def _deliver(delivering: Delivering, call: Call) -> Delivered:
+    fields = call.fields
+    _require_fields(fields, IMAGE_NEEDED, IMAGE_ALLOWED)
+    app, environment = fields["app"], fields["environment"]
+    if not call.identity.may("set-image", app=app, environment=environment):
+        raise Rejected(
+            403,
+            f"{call.identity.name} may not deliver this app there. promote.yaml says what it may, under hooks.",
+        )
+    delivered = await delivering.deliver(
+        Build(
+            app=app,
+            environment=environment,
+            version=fields["version"],
+            digest=fields.get("digest") or UNKNOWN,
+            reason=fields.get("reason", ""),
+            link=fields.get("link", ""),
+        ),
+        machine=call.identity.name,
+        delivery=call.delivery,
+    )
+    made = delivered.promotion.id if delivered.promotion else None
+    log.info("build delivered", by=call.identity.called, delivery=call.delivery, promotion=made)
+    return delivered
+
+
+def _delivered(delivered: Delivered, fields: Mapping[str, str]) -> web.Response:
+    promotion = delivered.promotion
+    if promotion is None:
+        sentence = f"{fields['environment']} already holds {fields['version']}; nothing to do."
+        return web.json_response({"ok": True, "sentence": sentence})
+    answer: dict[str, object] = {"ok": True, "promotion": promotion.id}
+    if delivered.card:
+        answer["card"] = delivered.card
+    if not delivered.is_repeated:
+        answer["sentence"] = f"{promotion.id} brings {promotion.title}."
+        return web.json_response(answer, status=202)
+    answer |= {"repeated": True, "sentence": f"{promotion.id} brings {promotion.title}: {promotion.told}."}
+    if promotion.revision:
+        answer["revision"] = promotion.revision
+    return web.json_response(answer, status=202)
+
+
+def _require_fields(fields: Mapping[str, str], needed: Collection[str], allowed: Collection[str]) -> None:
+    if not set(needed) <= fields.keys() <= set(allowed):
+        must, may = ", ".join(sorted(needed)), ", ".join(sorted(set(allowed) - set(needed)))
+        raise Rejected(400, f"The body must hold {must}; it may hold {may}, and nothing else.")
 
 
 def _bytes(header: str) -> bytes:

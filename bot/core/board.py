@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -158,6 +158,22 @@ class Board(Protocol):
 
     async def take(self, who: str, *, most: int, within: timedelta) -> bool:
         """One more of at most `most` within a span; False where there were so many already."""
+        ...
+
+    async def looked_at(self, branch: str) -> str | None:
+        """The tip at which somebody looked last for what others brought to a branch; None where nobody has."""
+        ...
+
+    async def keep_looked_at(self, branch: str, tip: str) -> None:
+        """Everything up to this tip is known."""
+        ...
+
+    async def call(self, repository: str) -> None:
+        """Have whoever looks at this repository's branch look at once."""
+        ...
+
+    async def calls(self) -> Mapping[str, str]:
+        """For each repository that was called, by name, a word that is another one after each call."""
         ...
 
     async def group(self, group: str) -> frozenset[str] | None:

@@ -105,9 +105,13 @@ class Reporting:
         and `Failed`.
         """
         for what, name in (("app", app), ("environment", environment), ("check", check)):
-            _require(NAME.fullmatch(name), f"{what} takes a name, as promote.yaml has it.")
+            require(NAME.fullmatch(name), f"{what} takes a name, as promote.yaml has it.")
         checked_version(version)
-        _require_text(said, link)
+        require(
+            len(said) <= LONGEST_TEXT and said.isprintable(),
+            f"said takes one line of at most {LONGEST_TEXT} printable characters.",
+        )
+        require_link(link)
         target = self._target(app, environment)
         self._require_wanted(target, check)
         report = Report(
@@ -143,12 +147,12 @@ class Reporting:
     async def _digest(self, target: Target, version: str, digest: str) -> str:
         """Which build the verdict is about; raises `Refused` where nobody could tell."""
         is_known = digest != UNKNOWN
-        _require(not is_known or DIGEST.fullmatch(digest), "digest takes sha256: and 64 hexadecimal digits.")
+        require(not is_known or DIGEST.fullmatch(digest), "digest takes sha256: and 64 hexadecimal digits.")
         if target.is_tag_only and not (target.asks_registry or target.digests):
             return UNKNOWN  # as the gate knows it: nobody tells it which build runs
         if is_known:
             return digest
-        _require(
+        require(
             target.asks_registry,
             f"Name the digest of {version}, sha256:…: a tag can be pushed anew, and nobody else tells which "
             "build was checked.",
@@ -173,17 +177,15 @@ def _content(report: Report) -> tuple[object, ...]:
     return (report.image, report.check, report.passed, report.by, report.said, report.link)
 
 
-def _require_text(said: str, link: str) -> None:
-    _require(
-        len(said) <= LONGEST_TEXT and said.isprintable(),
-        f"said takes one line of at most {LONGEST_TEXT} printable characters.",
-    )
-    _require(
+def require_link(link: str) -> None:
+    """Raise `Refused` for what is no address that people could be shown; empty is none at all."""
+    require(
         not link or (len(link) <= LONGEST_LINK and link.isprintable() and LINK.fullmatch(link)),
         f"link takes an address of at most {LONGEST_LINK} characters, http:// or https://, without a password.",
     )
 
 
-def _require(holds: object, sentence: str) -> None:
+def require(holds: object, sentence: str) -> None:
+    """Raise `Refused` with the sentence unless it holds."""
     if not holds:
         raise Refused(sentence)

@@ -26,6 +26,8 @@ from bot.integrations.redis_trouble import SYSTEM, ask
 
 LOCKS = "{gp}:locks"
 WISHES = "{gp}:wishes"
+LOOKED_AT = "{gp}:looked-at"
+CALLS = "{gp}:calls"
 
 OVER_KEPT = timedelta(days=1)
 """How long a lock that is over stays at least: clocks may differ, and it does not count."""
@@ -142,6 +144,24 @@ class RedisBoard:
         """One more of at most `most` within any such span; False where there were so many already."""
         words = (_new_call(), most, _milliseconds(within))
         return bool(await self._run(lua.TAKE, *words, keys=[_key("taken", who)]))
+
+    async def looked_at(self, branch: str) -> str | None:
+        """The tip at which somebody looked last for what others brought to a branch; None where nobody has."""
+        found: Any = await self._ask(lambda: self._client.hget(LOOKED_AT, branch))
+        return None if found is None else str(found)
+
+    async def keep_looked_at(self, branch: str, tip: str) -> None:
+        """Everything up to this tip is known."""
+        await self._run(lua.PUT, branch, tip, keys=[LOOKED_AT])
+
+    async def call(self, repository: str) -> None:
+        """Have whoever looks at this repository's branch look at once."""
+        await self._run(lua.PUT, repository, _new_call(), keys=[CALLS])
+
+    async def calls(self) -> Mapping[str, str]:
+        """For each repository that was called, by name, a word that is another one after each call."""
+        found: Any = await self._ask(lambda: self._client.hgetall(CALLS))
+        return dict(found)
 
     async def group(self, group: str) -> frozenset[str] | None:
         """The people of a user group, as somebody read them within the last thirty seconds."""

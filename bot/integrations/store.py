@@ -71,6 +71,10 @@ class RedisStore:
         changes = [Change(before=None, after=promotion), *([instead_of] if instead_of else [])]
         return await self._write(changes, holds=holds, delivery=delivery) or promotion.id
 
+    async def delivered(self, delivery: str) -> PromotionId | None:
+        """The promotion that this delivery has made within 48 hours; None where it has made none."""
+        return await self._owner(f"{{gp}}:req:{delivery}")
+
     async def save(self, changes: Sequence[Change], *, holds: bool) -> None:
         """Save the next editions of one target's promotions, all or none, each due now.
 
@@ -331,7 +335,8 @@ def _arguments(change: Change, *, holds: bool) -> dict[str, Any]:
     return {
         "id": after.id,
         "edition": after.edition,
-        "schema": SCHEMA,
+        "schema": records.schema(after),
+        "reads": SCHEMA,
         "record": records.record(after),
         "event": records.event(after.last),
         "from": before.phase if before else "",
