@@ -70,6 +70,7 @@ def credential(settings: Settings, name: str, model: RepositoryModel) -> Credent
                 repository_url=model.url,
                 verify=settings.tls(),
                 allow_local=model.allow_local,
+                proposes=model.mode != "push",
             )
         except ValueError as error:
             raise SettingsError(f"{name}: {error}") from error

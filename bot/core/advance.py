@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from bot.core import trailers
 from bot.core.announcing import Announcing
-from bot.core.board import Lock, Scope
-from bot.core.catalog import Target
-from bot.core.errors import Conflict, Failed, Newer, Refused, Stale, Unavailable
-from bot.core.following import Following
+from bot.core.catalog import Mode, Target
+from bot.core.errors import Conflict, Failed, Protected, Refused, Stale, Unavailable
 from bot.core.gates import Answers
+from bot.core.newest import drafted_anew
 from bot.core.outcome import Outcome
-from bot.core.ports import Author, Change, Edit
+from bot.core.ports import PullState
 from bot.core.promotion import Phase, Promotion
-from bot.core.rechecking import Rechecking
+from bot.core.proposing import Proposing
+from bot.core.recording import NOW
 from bot.core.rollout import Look
 from bot.core.terms import target_for
 
-NOW = timedelta(0)
 AT_ONCE_AGAIN = timedelta(milliseconds=100)
 """After a conflict: soon, but never a loop that runs hot."""
 LONGEST_BACK_OFF = timedelta(seconds=30)
@@ -41,13 +39,10 @@ UNCONFIGURED = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine(Rechecking):
+class Engine(Proposing):
     """`advance` and what it needs."""
 
-    following: Following
     announcing: Announcing
-    policy_revision: str | None = None
-    """The revision that the rules in force come from, where that is known."""
 
     async def advance(self, id: str) -> tuple[int, timedelta | None]:
         """Show where the promotion stands, then take its next step, if there is one.
@@ -71,7 +66,8 @@ class Engine(Rechecking):
         shown = await self.announcing.bring_up(promotion, target, look)
         if promotion.phase.is_final:
             await self.announcing.send_logs(promotion, target, self.following.cluster)
-            return promotion.edition, _soonest(shown, await self._watch(promotion, target))
+            tidied = await self._tidy(promotion, target)
+            return promotion.edition, _soonest(shown, tidied, await self._watch(promotion, target))
         again = await self._step_or_wait(promotion, target, look)
         return promotion.edition, _soonest(again, shown)
 
@@ -185,21 +181,27 @@ class Engine(Rechecking):
         now = self.clock.now()
         if promotion.base and (found := await self._find(promotion, target)):
             return await self._found_again(promotion, found)
+        pull = await self._proposed(promotion, target)
+        if pull and pull.state is PullState.MERGED:
+            return await self._merged(promotion, target, pull)
         if ended := await self._may_not_be_written(promotion, target):
-            return await self._save(promotion, ended)
+            return await self._end(promotion, target, ended)
         kept = await self._still_valid(promotion, target)
         if not target.policy.is_satisfied([approval.by.id for approval in kept], await self._members(target)):
             why = "an approver may not approve any more"
-            return await self._save(promotion, promotion.lose_quorum(at=now, kept=kept, why=why))
+            return await self._end(promotion, target, promotion.lose_quorum(at=now, kept=kept, why=why))
         try:
             plan = await self._checked_plan(promotion, target)
             moved = await self._moved_since(promotion, target, plan)
         except Failed as error:
-            return await self._save(promotion, promotion.fail(at=now, why=str(error)))
+            return await self._end(promotion, target, promotion.fail(at=now, why=str(error)))
         if moved:
-            return await self._save(promotion, promotion.outdate(at=now, why=moved))
+            anew = await drafted_anew(promotion, target, plan, store=self.store, sealer=self.sealer, at=now)
+            return await self._end(promotion, target, anew or promotion.outdate(at=now, why=moved))
         if (again := await self._held_by_gates(promotion, target)) is not None:
             return again
+        if promotion.branch or target.repository.mode is Mode.PR:
+            return await self._propose(promotion, target, pull, base=plan.base, kept=kept)
         await self.following.remember_baseline(promotion, target)
         committing = promotion.start_commit(at=now, base=promotion.base or plan.base, approvals=kept)
         await self._save(promotion, committing)
@@ -211,8 +213,9 @@ class Engine(Rechecking):
         if answers.are_open:
             return None
         # What was tried before cannot be called off any more, so it does not wait for days either.
-        is_untried = promotion.base is None
-        if promotion.waits and is_untried and all(answer.may_open for answer in answers.closed):
+        is_untried = not promotion.may_be_written
+        may_open = all(answer.may_open or answer in answers.unknown for answer in answers.closed)
+        if promotion.waits and is_untried and may_open:
             await self._wait_for_gates(promotion, answers)
             opens_in = answers.opens_at - now if answers.opens_at else GATES_ASKED_EVERY
             return min(max(opens_in, NOW), GATES_ASKED_EVERY)
@@ -220,7 +223,7 @@ class Engine(Rechecking):
             raise Unavailable("what has to be checked first", answers.says)
         says = "; ".join(answer.says for answer in answers.closed if answer not in answers.unknown)
         why = f"{says.rstrip('.')}; nothing was committed"
-        return await self._save(promotion, promotion.outdate(at=now, why=why))
+        return await self._end(promotion, target, promotion.outdate(at=now, why=why))
 
     async def _wait_for_gates(self, promotion: Promotion, answers: Answers) -> None:
         """The card says what it waits for; that is saved only where it changes, as every save is a look."""
@@ -241,9 +244,14 @@ class Engine(Rechecking):
         except Stale as stale:
             if found := await self._find(promotion, target):
                 return await self._committed(promotion, found)
+            if not promotion.requested_by.is_person:  # it may go on from what an older one of CI has brought
+                return await self._save(promotion, promotion.reopen(at=now))
             why = await self._moved(promotion, target, stale.found)
             return await self._save(promotion, promotion.outdate(at=now, why=why))
         except Failed as error:
+            is_auto = target.repository.mode is Mode.AUTO and target.release is None
+            if isinstance(error, Protected) and is_auto:
+                return await self._propose_instead(promotion, target, base=checked)
             return await self._save(promotion, promotion.fail(at=now, why=str(error)))
         return await self._committed(promotion, revision)
 
@@ -289,78 +297,6 @@ class Engine(Rechecking):
         if not (await self._answers(promotion, target)).are_open:
             return LOOK_AGAIN
         return await self._push(promotion, target, checked=plan.base)
-
-    async def _found_again(self, promotion: Promotion, revision: str) -> timedelta:
-        committing = promotion.start_commit(at=self.clock.now(), base=promotion.base or revision)
-        await self._save(promotion, committing)
-        return await self._committed(committing, revision)
-
-    async def _committed(self, promotion: Promotion, revision: str) -> timedelta:
-        """The commit is on the branch: this promotion is followed now, and the older one no more."""
-        now = self.clock.now()
-        await self._lock_after_rollback(promotion, now)
-        changes = [Change(before=promotion, after=promotion.commit(at=now, revision=revision))]
-        older = await self.store.followed(self.catalog.target(promotion.app, promotion.environment))
-        if older and older != promotion.id and (before := await self._committed_still(older)):
-            why = f"{promotion.id} brought {promotion.version}"
-            changes.append(Change(before=before, after=before.supersede(at=now, why=why)))
-        await self.store.save(changes, holds=self._holds(promotion))
-        return NOW
-
-    async def _lock_after_rollback(self, promotion: Promotion, now: datetime) -> None:
-        """What was rolled back stays so until somebody unlocks it. Safe to repeat."""
-        target = self.catalog.target(promotion.app, promotion.environment)
-        rule = target.policy.rollback
-        if not promotion.is_rollback or rule is None or not rule.locks:
-            return
-        scope, board = Scope(app=target.app, environment=target.environment), self.drafting.board
-        if any(
-            each.scope == scope and each.after is None and each.holds_at(now) for each in await board.locks()
-        ):
-            return  # somebody's own lock holds more than ours would
-        await board.lock(
-            Lock(
-                scope=scope,
-                by=promotion.requested_by.id,
-                reason=f"rolled back to {promotion.version} by {promotion.id}",
-                at=now,
-                after=promotion.id,
-            )
-        )
-
-    async def _committed_still(self, id: str) -> Promotion | None:
-        """The older promotion, unless it came to its end this very moment, or belongs to a newer version of the bot."""
-        try:
-            older = await self.store.load(id)
-        except Newer:
-            return None
-        return older if older and older.phase is Phase.COMMITTED else None
-
-    async def _save(self, before: Promotion, after: Promotion) -> timedelta:
-        await self.store.save([Change(before=before, after=after)], holds=self._holds(before))
-        return NOW
-
-    async def _find(self, promotion: Promotion, target: Target) -> str | None:
-        return await self.values.find(self._edit(promotion, target))
-
-    def _edit(self, promotion: Promotion, target: Target) -> Edit:
-        requester = promotion.requested_by
-        return Edit(
-            target=target,
-            promotion=promotion.id,
-            old=promotion.old_version,
-            new=promotion.version,
-            digest=promotion.digest,
-            message=trailers.message(promotion, target, policy_revision=self.policy_revision),
-            author=Author(name=requester.name, email=requester.email),
-            at=promotion.approved_at or promotion.requested_at,
-            base=promotion.base or "",
-            # Commits are dated by their approval, so one of another promotion may stand later and bear an older date.
-            since=promotion.requested_at - target.policy.start_within,
-        )
-
-    def _holds(self, promotion: Promotion) -> bool:
-        return not self.catalog.is_first(self.catalog.target(promotion.app, promotion.environment))
 
 
 def back_off(tries: int, asked: float | None = None) -> timedelta:

@@ -192,7 +192,8 @@ class Announcing:
         with contextlib.suppress(Conflict, Unavailable, Gone):
             card = await self.store.save_card(promotion.id, replace(card, are_logs_sent=True))
             if words := "\n".join(each for each in found if each):
-                people = {promotion.requested_by.id, *(each.by.id for each in promotion.approvals)}
+                signers = (promotion.requested_by, *(each.by for each in promotion.approvals))
+                people = {each.id for each in signers if each.is_person}
                 await self.announcer.send_logs(card, promotion, words, to=people)
 
     async def _remind(self, card: Card, promotion: Promotion, target: Target) -> timedelta | None:
@@ -209,7 +210,7 @@ class Announcing:
     async def _closed(self, promotion: Promotion, target: Target) -> timedelta:
         """Nobody can write there: tell the requester, once; what stands there is shown right when it is open again."""
         card = await self.store.card(promotion.id)
-        if not card.warned:
+        if not card.warned and promotion.requested_by.is_person:
             with contextlib.suppress(Gone):
                 await self.announcer.warn(target, promotion)
             card = await self.store.save_card(promotion.id, replace(card, warned=True))

@@ -143,6 +143,8 @@ class Look:
     recovered: str = ""
     """How it came right after it had failed, as a sentence for people."""
     recovered_at: datetime | None = None
+    is_tidied: bool = False
+    """Is its pull request closed, and its branch gone?"""
     dossier: Dossier | None = None
     """What was found about the promotion when it was asked for: for the card, and not kept here."""
 

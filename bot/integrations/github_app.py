@@ -59,7 +59,7 @@ class InstallationToken:
     """The token of the App's installation on one repository, for git over HTTPS; threads may share it.
 
     `app_id` may be the client id as well. `repository_url` is `https://host/owner/name`; it tells where the
-    API is. `allow_local` allows plain `http://`. `now` is a Unix time. `timeout`, in seconds, is for
+    API is. `allow_local` allows plain `http://`; `proposes` asks for pull requests, too. `now` is a Unix time. `timeout`, in seconds, is for
     connecting and for each silence.
 
     Raises:
@@ -74,12 +74,14 @@ class InstallationToken:
         repository_url: str,
         verify: ssl.SSLContext | bool,
         allow_local: bool,
+        proposes: bool = False,
         now: Callable[[], float] = time.time,
         timeout: float = 10.0,
     ) -> None:
         self._app_id = app_id
         self._key = _rsa_key(private_key)
         self._repository = _repository(repository_url, allow_local=allow_local)
+        self._permissions = {"contents": "write"} | ({"pull_requests": "write"} if proposes else {})
         self._verify = verify
         self._now = now
         self._timeout = timeout
@@ -119,7 +121,7 @@ class InstallationToken:
             installation = found.get("id")
             if type(installation) is not int:
                 raise self._unavailable("names no installation of the App")
-            wanted = {"repositories": [self._repository.name], "permissions": {"contents": "write"}}
+            wanted = {"repositories": [self._repository.name], "permissions": self._permissions}
             given = self._ask(client, "POST", f"/app/installations/{installation}/access_tokens", wanted)
         token = _token(given)
         if token is None:
