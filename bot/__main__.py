@@ -98,6 +98,31 @@ def explain(
 
 
 @cli.command()
+def history(
+    app: Annotated[str | None, typer.Argument(help="An app of promote.yaml; all of them without it.")] = None,
+    environment: Annotated[str | None, typer.Argument(help="One of its environments.")] = None,
+    *,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="From then on: 7d, 2026-11-01 or 2026-11-01T18:00Z.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Before then; a day is included.")] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="USER", help="The Slack id of who asked, hook:NAME, or CI.")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Print what was promoted, by whom and why, newest first. Needs git alone: no store, no Slack."""
+    from bot.history import as_csv, as_json, as_table, read
+
+    if csv and json:
+        raise typer.BadParameter("Say --csv or --json, not both.")
+    work = read(_settings(), app=app, environment=environment, since=since, until=until, by=by)
+    printed = as_csv if csv else as_json if json else as_table
+    sys.stdout.buffer.write(printed(_complete(work).entries).encode())
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of promote.yaml, for editors."""
     import json

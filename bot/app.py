@@ -25,6 +25,7 @@ from bot.config_models import Config
 from bot.core.advance import Engine
 from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog
+from bot.core.delivering import Delivering
 from bot.core.drafting import Drafting
 from bot.core.errors import Failed, Unavailable
 from bot.core.following import Following
@@ -32,14 +33,19 @@ from bot.core.gatekeeper import Gatekeeper
 from bot.core.guarding import Guard, RuleChanges
 from bot.core.keeper import Keeper
 from bot.core.limits import Limits
+from bot.core.measuring import Measuring
+from bot.core.noticing import Noticing
 from bot.core.promoter import Promoter
 from bot.core.reconciling import Reconciling
-from bot.core.reporting import CHECKS_PATH, Reporting
+from bot.core.reporting import Reporting
 from bot.core.seals import Sealer
+from bot.dev_lane import keep_noticed
+from bot.dora import DORA, keep_measured
+from bot.forge_access import Forges, forges
 from bot.git_access import git_repository, unsigned
 from bot.guard_access import deployed, guard_of, keep_guarded
 from bot.hints import Hints
-from bot.hook_access import identities
+from bot.hook_access import hooks
 from bot.integrations import embedded
 from bot.integrations.argocd import ArgoCD, Server
 from bot.integrations.board import RedisBoard
@@ -59,7 +65,6 @@ from bot.telemetry import ALARMS, ARGOCD_CALLS, BUGS, TOKEN_ENDS
 from bot.watching import Watching
 from bot.worker import Worker, end
 from handlers import register
-from handlers.hook import hook
 from handlers.listening import Background
 from handlers.requests import slack_events
 from handlers.socket import SocketMode
@@ -98,6 +103,7 @@ class Outside:
     store: RedisStore
     quick_store: RedisStore
     gitops: GitRepository
+    pulls: Forges
     argocd: ArgoCD
     images: Registry
     board: RedisBoard
@@ -165,6 +171,20 @@ class Outside:
             build=self.drafting(self.quick_board).running,
         )
 
+    def delivering(self) -> Delivering:
+        """What machines can deliver."""
+        return Delivering(
+            catalog=self.catalog,
+            store=self.quick_store,
+            values=self.gitops,
+            cluster=self.argocd,
+            images=self.images,
+            directory=self.people(self.quick_board),
+            clock=SystemClock(),
+            sealer=sealer(self.settings),
+            drafting=self.drafting(self.quick_board),
+        )
+
     def reporting(self) -> Reporting:
         """What machines can report."""
         return Reporting(
@@ -183,6 +203,21 @@ class Outside:
     def reconciling(self) -> Reconciling:
         """What compares git with the store."""
         return Reconciling(engine=self.engine())
+
+    def noticing(self) -> Noticing:
+        """What sees the commits of others."""
+        return Noticing(
+            catalog=self.catalog,
+            store=self.store,
+            branches=self.gitops,
+            board=self.board,
+            images=self.images,
+            clock=SystemClock(),
+        )
+
+    def measuring(self) -> Measuring:
+        """What counts how often, how fast and how safely targets are deployed to."""
+        return Measuring(catalog=self.catalog, values=self.gitops, store=self.store, clock=SystemClock())
 
     def engine(self) -> Engine:
         """What takes a promotion's next step."""
@@ -206,6 +241,7 @@ class Outside:
                 store=self.store, values=self.gitops, cluster=self.argocd, images=self.images, clock=clock
             ),
             announcing=announcing,
+            pulls=self.pulls,
             alarm=_alarm,
             policy_revision=deployed(self.settings).revision or None,
         )
@@ -258,6 +294,8 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
             stack.push_async_callback(store.aclose)
         gitops = git_repository(settings, config, turns=stores[1])
         stack.push_async_callback(gitops.aclose)
+        pulls = forges(settings, config)
+        stack.push_async_callback(pulls.aclose)
         argocd = argo_cd(settings, config)
         stack.push_async_callback(argocd.aclose)
         images = registry(settings, config)
@@ -273,6 +311,7 @@ async def open_outside(settings: Settings, *, may_embed: bool) -> AsyncIterator[
             store=stores[0],
             quick_store=stores[1],
             gitops=gitops,
+            pulls=pulls,
             argocd=argocd,
             images=images,
             board=boards[0],
@@ -327,6 +366,7 @@ def bolt(outside: Outside, background: Background) -> AsyncApp:
         outside.promoter(),
         outside.keeper(),
         notices=SlackNotices(outside.client),
+        pictures=SlackNotices(outside.client),
         limits=Limits(outside.quick_board),
         background=background,
     )
@@ -377,9 +417,11 @@ async def _work(outside: Outside, stack: contextlib.AsyncExitStack) -> None:
         keep_guarded(guard),
         outside.gitops.keep_fresh(repositories),
         _keep_reconciled(outside.reconciling()),
+        keep_noticed(outside.noticing(), outside.board),
         _keep_swept(outside.store, outside.settings),
         _keep_examined(outside.store),
         _keep_tokens(outside.argocd, outside.config.argocd),
+        keep_measured(outside.measuring(), DORA),
         *tidings.works(outside.drafting(outside.board), SlackNotices(outside.client), SystemClock(), _alarm),
     ):
         await stack.enter_async_context(_running(work))
@@ -463,9 +505,16 @@ async def _hear(outside: Outside, stack: contextlib.AsyncExitStack) -> SocketMod
     background = Background()
     stack.push_async_callback(background.finish, SHUTDOWN_WITHIN - ANSWERED_WITHIN)
     settings, public = outside.settings, web.Application()
-    if machines := identities(settings, outside.config):
-        report = hook(outside.reporting(), machines, SystemClock(), outside.quick_board)
-        public.router.add_post(CHECKS_PATH, report)
+    machines = hooks(
+        settings,
+        outside.config,
+        outside.catalog,
+        reporting=outside.reporting(),
+        delivering=outside.delivering(),
+        board=outside.quick_board,
+        clock=SystemClock(),
+    )
+    public.add_routes(machines)
     if app_token := settings.get("SLACK_APP_TOKEN"):
         if machines:
             await stack.enter_async_context(_site(public, settings.host, settings.port))

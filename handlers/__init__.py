@@ -11,6 +11,7 @@ from slack_bolt.context.respond.async_respond import AsyncRespond
 
 from bot.core.keeper import Keeper, Notices
 from bot.core.limits import Limits
+from bot.core.measuring import Measuring
 from bot.core.people import Action
 from bot.core.promoter import Promoter
 from bot.messages.buttons import action_id
@@ -20,6 +21,7 @@ from bot.messages.ready import ASK_FOR
 from handlers.buttons import Buttons
 from handlers.command import Command
 from handlers.listening import Background, Listening, Work
+from handlers.stats import Pictures, Telling
 
 Body = dict[str, Any]
 
@@ -30,6 +32,7 @@ def register(
     keeper: Keeper,
     *,
     notices: Notices,
+    pictures: Pictures,
     limits: Limits,
     background: Background,
 ) -> None:
@@ -37,7 +40,11 @@ def register(
     listening = Listening(background)
     # Bolt's own copy of the client would read HTTPS_PROXY again, and forget NO_PROXY.
     buttons = Buttons(promoter=promoter, keeper=keeper, notices=notices, client=app.client)
-    command = Command(promoter=promoter, keeper=keeper, notices=notices, client=app.client)
+    measuring = Measuring(
+        catalog=promoter.catalog, values=promoter.values, store=promoter.store, clock=promoter.clock
+    )
+    stats = Telling(measuring=measuring, pictures=pictures, board=limits.board)
+    command = Command(promoter=promoter, keeper=keeper, notices=notices, stats=stats, client=app.client)
 
     @app.command("/promote")
     async def promote(body: Body, ack: AsyncAck, respond: AsyncRespond) -> None:

@@ -13,17 +13,19 @@ from bot.core.drafting import GatesClosed
 from bot.core.errors import Refused
 from bot.core.keeper import Keeper, Kept, Notices
 from bot.core.promoter import Promoter
-from bot.messages import answers, gates, keeping, modals
+from bot.messages import answers, gates, history, keeping, modals
 from bot.messages.mrkdwn import Message
 from handlers.grammar import (
     Block,
     Can,
     Check,
     Diff,
+    History,
     Keeping,
     Lock,
     Request,
     Rollback,
+    Stats,
     Unblock,
     Unlock,
     Verb,
@@ -31,6 +33,7 @@ from handlers.grammar import (
     parse,
 )
 from handlers.listening import opened
+from handlers.stats import Telling
 from handlers.telling import told
 
 
@@ -41,6 +44,7 @@ class Command:
     promoter: Promoter
     keeper: Keeper
     notices: Notices
+    stats: Telling
     client: AsyncWebClient
 
     async def run(self, body: dict[str, Any]) -> str | Message | None:
@@ -58,6 +62,11 @@ class Command:
                 return await self._rolled_back(wish, user, delivery)
             case Can() | Diff() as wish:
                 return await self._foreseen(wish, user)
+            case History() as wish:
+                return await self._history(wish, user)
+            case Stats() as wish:
+                await self.promoter.member(user)
+                return await self.stats.tell(wish, user)
             case Check() as check:
                 return await self._checked(check, user, delivery)
             case wish:
@@ -114,6 +123,12 @@ class Command:
             app=wish.app, environment=wish.environment, version=wish.version, user=user
         )
         return keeping.can(outlook) if isinstance(wish, Can) else keeping.diff(outlook.draft)
+
+    async def _history(self, wish: History, user: str) -> Message:
+        found = await self.promoter.history(
+            wish.app, wish.environment, user=user, since=wish.since, until=wish.until, by=wish.by
+        )
+        return history.history(found)
 
     async def _checked(self, check: Check, user: str, delivery: str | None) -> str:
         done = await self.keeper.report_check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -14,7 +14,8 @@ from bot.core.errors import Refused
 
 ABOUT_ONE = ("show", "approve", "reject", "withdraw", "cancel", "review")
 QUESTIONS = ("help", "status", "pending", "locks", "windows")
-VERBS = (*QUESTIONS, "rollback", *ABOUT_ONE, "lock", "unlock", "block", "unblock", "check", "can", "diff")
+ACTIONS = ("rollback", "lock", "unlock", "block", "unblock", "check")
+VERBS = (*QUESTIONS, *ABOUT_ONE, *ACTIONS, "can", "diff", "history", "stats")
 ID = re.compile(r"P-[0-9A-HJKMNP-TV-Z]{10}", re.IGNORECASE | re.ASCII)
 INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff]")
 QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
@@ -24,6 +25,8 @@ OPTIONS = ("--when-open", "--replace", "--emergency")
 NEARLY = 0.78
 """How alike a word and a verb are where the verb may be meant, by difflib's measure: “checkout” is no “check”."""
 TERMS = ("for", "until")
+MENTION = re.compile(r"<@([UW][A-Z0-9]+)(?:\|[^<>]*)?>")
+"""A person, as Slack writes one where it escapes what was typed."""
 VERDICTS = {"pass": True, "passed": True, "fail": False, "failed": False}
 USAGE = "Type /promote <app> [version] [to] <environment> [because …], or /promote help."
 
@@ -127,6 +130,26 @@ class Diff:
     version: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What was promoted? The times and `by` are as they were typed; a mention is the id in it."""
+
+    app: str
+    environment: str | None = None
+    since: str | None = None
+    until: str | None = None
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """How often, how fast and how well? `since` is as it was typed."""
+
+    app: str | None = None
+    environment: str | None = None
+    since: str | None = None
+
+
 class Options(TypedDict):
     """What the options of a request say."""
 
@@ -137,7 +160,7 @@ class Options(TypedDict):
 
 Keeping = Lock | Unlock | Block | Unblock
 """What concerns everybody in the channels."""
-Wish = Request | Rollback | Verb | Keeping | Check | Can | Diff
+Wish = Request | Rollback | Verb | Keeping | Check | Can | Diff | History | Stats
 
 
 def parse(text: str) -> Wish:
@@ -254,6 +277,36 @@ def _destination(text: str) -> tuple[str, str | None, str]:
     return words[0], words[1] if len(words) == 3 else None, words[-1]
 
 
+def _history(text: str) -> History:
+    usage = "history <app> [environment] [since 7d | since 2026-11-01] [until …] [by <Slack id>]"
+    places, said = _clauses(MENTION.sub(r"\1", text), ("since", "until", "by"), usage)
+    if not places:
+        raise Refused(f"Type /promote {usage}.")
+    return History(app=places[0], environment=places[1] if len(places) == 2 else None, **said)
+
+
+def _stats(text: str) -> Stats:
+    usage = "stats [app] [environment] [since 7d | since 2026-11-01]"
+    places, said = _clauses(text, ("since",), usage)
+    app, environment = (*places, None, None)[:2]
+    return Stats(app=app, environment=environment, **said)
+
+
+def _clauses(text: str, names: Sequence[str], usage: str) -> tuple[list[str], dict[str, str]]:
+    """The words of a place, two at most, and what is said behind each of these names."""
+    places: list[str] = []
+    said: dict[str, list[str]] = {}
+    last = places
+    for word in _words(text)[1:]:
+        if (name := word.lower()) in names and name not in said:
+            last = said[name] = []
+        else:
+            last.append(word)
+    if len(places) > 2 or not all(said.values()):
+        raise Refused(f"Type /promote {usage}.")
+    return places, {name: " ".join(words) for name, words in said.items()}
+
+
 def _request(text: str) -> Request:
     head, reason = _reason(text)
     words, manner = _options([_word(word) for word in head.split()])
@@ -351,4 +404,6 @@ _READ: Mapping[str, Callable[[str], Wish]] = {
     "check": _check,
     "can": _can,
     "diff": _diff,
+    "history": _history,
+    "stats": _stats,
 }

@@ -710,9 +710,7 @@ async def test_a_bug_while_following_fails_after_three_tries(world: World) -> No
 async def test_a_bug_while_the_commit_is_under_way_ends_nothing(world: World) -> None:
     """Only git knows what became of the commit, so it is asked again for as long as it takes."""
     id = await world.approved()
-    with world.git_host_away():
-        await world.advance(id)
-    assert (await world.find(id)).phase is Phase.COMMITTING
+    await world.pushed_in_vain(id)
     writer = _broken_writer(world, BrokenFind)
     engine = world.new_engine(values=writer)
     for number in range(5):

@@ -36,6 +36,7 @@ from bot.__main__ import cli
 from bot.config import load
 from bot.core.promotion import Decision, Phase
 from bot.core.seals import Sealer, request_words
+from bot.dora import DORA
 from bot.playground.workshop import Workshop, free_port
 from bot.settings import Settings
 
@@ -700,6 +701,7 @@ def test_every_metric_and_label_of_the_documents_is_measured() -> None:
         if isinstance(metric, Counter | Histogram)
         for name in (metric._name, f"{metric._name}_total", f"{metric._name}_bucket")
     }
+    measured |= {family.name for family in DORA.describe()}
     used = set(re.findall(r"\bpromote_[a-z_]+", text))
     assert used <= measured
     assert len(used) > 3

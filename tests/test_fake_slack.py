@@ -237,6 +237,20 @@ async def test_a_group_changes_at_once(slack: FakeSlack, client: AsyncWebClient)
     assert (await client.usergroups_users_list(usergroup="S0RELEASE"))["users"] == [AMY, DANA]
     slack.group("S0RELEASE").disabled = True
     assert await refused(client.usergroups_users_list(usergroup="S0RELEASE")) == "no_such_subteam"
+    slack.group("S0RELEASE").lists_nobody = True
+    assert (await client.usergroups_users_list(usergroup="S0RELEASE"))["users"] == []
+
+
+async def test_the_list_of_groups_leaves_out_what_is_disabled(
+    slack: FakeSlack, client: AsyncWebClient
+) -> None:
+    """Unless it is asked for: then `date_delete` tells it apart."""
+    (shown,) = (await client.usergroups_list())["usergroups"]
+    assert (shown["id"], shown["date_delete"]) == ("S0RELEASE", 0)
+    slack.group("S0RELEASE").disabled = True
+    assert (await client.usergroups_list())["usergroups"] == []
+    (shown,) = (await client.usergroups_list(include_disabled=True))["usergroups"]
+    assert (shown["id"], shown["date_delete"] > 0) == ("S0RELEASE", True)
 
 
 async def test_a_direct_message_reaches_one_person(slack: FakeSlack, client: AsyncWebClient) -> None:

@@ -16,9 +16,11 @@ from handlers.grammar import (
     Can,
     Check,
     Diff,
+    History,
     Lock,
     Request,
     Rollback,
+    Stats,
     Unblock,
     Unlock,
     Verb,
@@ -34,6 +36,7 @@ BACK = Rollback(app="manual-app", environment="prod")
 BACK_TO_13 = Rollback(app="manual-app", environment="prod", version="13")
 PROD = Scope(environment="prod")
 APP_IN_PROD = Scope(app="manual-app", environment="prod")
+HISTORY = History(app="manual-app")
 PASSED = Check(app="manual-app", version="15", name="integration", passed=True)
 BACK_BECAUSE = Rollback(app="manual-app", environment="prod", version="13", reason="15 is slow")
 
@@ -159,12 +162,33 @@ UNDERSTOOD = {
     "can manual-app 15 prod because I wonder": Can(app="manual-app", environment="prod", version="15"),
     "diff manual-app prod": Diff(app="manual-app", environment="prod"),
     "DIFF manual-app 15 prod": Diff(app="manual-app", environment="prod", version="15"),
+    # what was
+    "history manual-app": HISTORY,
+    "HISTORY “manual–app” prod": replace(HISTORY, environment="prod"),
+    "history manual-app since 7d": replace(HISTORY, since="7d"),
+    "history manual-app prod SINCE 2026–11–01 until 2026-11-05 18:00Z": replace(
+        HISTORY, environment="prod", since="2026-11-01", until="2026-11-05 18:00Z"
+    ),
+    "history manual-app by U0DANADEV01 since 24 h": replace(HISTORY, by="U0DANADEV01", since="24 h"),
+    "history manual-app by <@U0DANADEV01>": replace(HISTORY, by="U0DANADEV01"),
+    "history manual-app by <@W0DANADEV01|dana ortiz> until 1d": replace(
+        HISTORY, by="W0DANADEV01", until="1d"
+    ),
+    "history manual-app by @dana": replace(HISTORY, by="@dana"),
+    "history manual-app prod by ci": replace(HISTORY, environment="prod", by="ci"),
+    "history manual-app since 7d since 8d": replace(HISTORY, since="7d since 8d"),
+    "stats": Stats(),
+    "Stats manual-app": Stats(app="manual-app"),
+    "stats manual-app “prod”": Stats(app="manual-app", environment="prod"),
+    "stats since 30d": Stats(since="30d"),
+    "stats manual-app prod since 2026-11-01": Stats(app="manual-app", environment="prod", since="2026-11-01"),
 }
 
 REFUSED = {
     # the sentence, and what its answer has to say
     "manual-app": "To which environment? Type /promote manual-app <environment>",
-    "statsu": "Did you mean “status”?",
+    "sttaus": "Did you mean “status”?",
+    "satts": "Did you mean “stats”?",
     "pendign": "Did you mean “pending”?",
     "HLEP": "Did you mean “help”?",
     f"aprove {ID}": "Did you mean “approve”?",
@@ -223,6 +247,17 @@ REFUSED = {
     "can to prod": "Type /promote can <app> [version] [to] <environment>.",
     "Diff manual-app 15 to prod now": "Type /promote diff <app> [version] [to] <environment>.",
     "diff manual-app to to prod": "Type /promote diff <app> [version] [to] <environment>.",
+    "history": "Type /promote history <app> [environment] [since 7d | since 2026-11-01] [until …] [by <Slack id>].",
+    "history since 7d": "Type /promote history <app> [environment]",
+    "history manual-app prod 15": "Type /promote history <app> [environment]",
+    "history manual-app since": "Type /promote history <app> [environment]",
+    "history manual-app since until 7d": "Type /promote history <app> [environment]",
+    "history manual-app by": "Type /promote history <app> [environment]",
+    "history manual-app --csv": "“--csv” here: only a request has options",
+    "histroy manual-app since 7d": "Did you mean “history”?",
+    "stats manual-app prod 15": "Type /promote stats [app] [environment] [since 7d | since 2026-11-01].",
+    "stats since": "Type /promote stats [app] [environment]",
+    "stats manual-app prod by U0DANADEV01": "Type /promote stats",
     "un lock prod now please": "Did you mean “unlock”?",
     "chekc manual-app 15 integration pass": "Did you mean “check”?",
 }
@@ -317,6 +352,9 @@ words = st.sampled_from(
         "18:00",
         "in",
         "pass",
+        "since",
+        "by",
+        "<@U0DANADEV01|dana>",
         "because",
         "--when-open",
         "--emergency",
@@ -364,6 +402,10 @@ def test_anything_typed_is_understood_or_refused(sentence: str) -> None:
     if isinstance(wish, Can | Diff):
         assert wish.environment
         assert "to" not in (wish.app, wish.environment, wish.version)
+    if isinstance(wish, History | Stats):
+        assert wish.app or isinstance(wish, Stats)
+        assert wish.app or not wish.environment
+        assert "" not in (wish.app, wish.environment, wish.since)
     if isinstance(wish, Block | Unblock | Check | Can | Diff):
         assert wish.app
         assert wish.version or isinstance(wish, Can | Diff)
@@ -389,7 +431,7 @@ def test_a_reason_is_kept_word_for_word(reason: str) -> None:
 
 
 word = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,8}", fullmatch=True).filter(
-    lambda word: word not in ("all", "because", "for", "until", "to", "in")
+    lambda word: word not in ("all", "because", "for", "until", "to", "in", "since", "by")
 )
 
 
@@ -424,3 +466,24 @@ def test_a_verdict_is_passed_or_failed_and_nothing_else(
         passed=verdict in ("pass", "passed"),
         environment=environment,
     )
+
+
+@given(word, st.none() | word, st.permutations(["since", "until", "by"]), st.integers(0, 3), word, word)
+def test_what_is_asked_of_the_past_may_stand_in_any_order(
+    app: str, environment: str | None, names: list[str], count: int, one: str, other: str
+) -> None:
+    """Each word counts for what it stands behind, in whatever order, and nothing else is said."""
+    said = dict(zip(names[:count], (one, other, f"{one} {other}"), strict=False))
+    clauses = " ".join(f"{name} {text}" for name, text in said.items())
+    sentence = " ".join(filter(None, ["history", app, environment, clauses]))
+    assert parse(sentence) == History(app=app, environment=environment, **said)
+
+
+@given(st.none() | word, st.none() | word, st.none() | word)
+def test_numbers_are_asked_of_one_target_one_app_or_all(
+    app: str | None, environment: str | None, since: str | None
+) -> None:
+    """An environment is one of an app's; without words everything is meant."""
+    environment = environment if app else None
+    sentence = " ".join(filter(None, ["stats", app, environment, since and f"since {since}"]))
+    assert parse(sentence) == Stats(app=app, environment=environment, since=since)

@@ -116,6 +116,18 @@ CARDS: dict[str, tuple[Target, Promotion, Look]] = {
     "committed, rolling out": (PROD, in_phase(Phase.COMMITTED), ROLLING),
     "committed, degraded": (PROD, in_phase(Phase.COMMITTED), DEGRADED),
     "committed, Argo CD away": (PROD, in_phase(Phase.COMMITTED), AWAY),
+    "approved, its pull request open": (
+        PROD,
+        in_phase(Phase.APPROVED)
+        .propose(
+            at=NOON + 3 * MINUTE,
+            branch="promote/P-7Q4ZC2M9KD",
+            base="b" * 40,
+            approvals=in_phase(Phase.APPROVED).approvals,
+        )
+        .open_pull_request(at=NOON + 3 * MINUTE, url="https://github.com/acme/gitops/pull/12"),
+        EMPTY,
+    ),
     "failed before the commit": (
         PROD,
         in_phase(Phase.APPROVED).fail(

@@ -244,8 +244,7 @@ async def test_requester_and_approvers_may_cancel(world: World, user: str) -> No
 async def test_cancelling_is_too_late_once_the_commit_is_under_way(world: World) -> None:
     """From there only git knows, and nobody may say that it did not happen."""
     id = await world.approved()
-    with world.git_host_away():
-        await world.advance(id)
+    await world.pushed_in_vain(id)
     with pytest.raises(Refused, match=f"It is too late to cancel {id}: its commit is being written"):
         await world.promoter.cancel(id, user=DANA)
 

@@ -146,6 +146,8 @@ Requested-By: Dana <dana@acme.example> (T0DEMO00001/U0DANADEV01)
         ("Environment: prod", "Environment: mars"),
         ("Requested-By: Dana", "Seen-By: Dana"),
         ("(T0DEMO00001/U0DANADEV01)", ""),
+        ("(T0DEMO00001/U0DANADEV01)", "(T0DEMO00001/U0DANADEV01> <!channel)"),
+        ("New-Version: 14", "New-Version: 14> <!channel"),
     ],
 )
 async def test_what_is_no_promotion_of_ours_is_left_alone(world: World, old: str, new: str) -> None:

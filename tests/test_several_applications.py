@@ -34,6 +34,7 @@ from bot.core.errors import Unavailable
 from bot.core.outcome import Outcome
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Progress, Stage
+from bot.forge_access import Forges
 from bot.integrations import argocd_sync
 from bot.integrations.argocd import ArgoCD, Server
 from bot.messages import answers
@@ -298,6 +299,7 @@ async def test_check_names_them_too_and_what_more_rights_would_be_for(world: Reg
         store=world.store,
         quick_store=world.store,
         gitops=world.values,
+        pulls=Forges({}),
         argocd=world.cluster,
         images=world.images,
         board=world.board,

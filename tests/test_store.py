@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, timedelta
 
 import pytest
@@ -29,7 +29,7 @@ from store_bench import (
 
 from bot.core.errors import Conflict, TargetBusy, Unavailable
 from bot.core.ports import Card, Change
-from bot.core.promotion import SCHEMA, Approval, Event, Phase, Promotion
+from bot.core.promotion import SCHEMA, Approval, Event, Phase, Promotion, Way
 from bot.core.rollout import Look, Progress
 from bot.integrations import embedded
 from bot.integrations.redis_address import Client
@@ -340,6 +340,66 @@ async def test_a_field_that_an_older_bot_did_not_write_has_its_default(store: Re
     assert len(older) < len(record) - len('"schema":1,')
     await raw.hset(f"{{gp}}:p:{first.id}", "record", older)
     assert await store.load(first.id) == first
+
+
+OLDEST = {"reason", "rollback_of", "approved_at", "link", "base", "revision", "committed_at", "ended_at"} | {
+    *("ending", "outcome")
+}
+"""What the first bot of all knows and may leave out."""
+LATER = [each.name for each in fields(Promotion) if each.default is None and each.name not in OLDEST]
+
+
+def filled(name: str) -> Promotion:
+    """A promotion that has one field more than the oldest bot knows."""
+    return replace(new(DEV), **{name: Way.EMERGENCY if name == "way" else True if name == "waits" else "x"})
+
+
+async def test_a_record_that_an_older_bot_can_read_is_left_readable_to_it(
+    store: RedisStore, raw: Redis
+) -> None:
+    """It takes the lowest form that holds it, and the store is told of none above the first."""
+    first = await saved(store, new(DEV), holds=False)
+    kept = await raw.hgetall(f"{{gp}}:p:{first.id}")
+    assert (json.loads(kept["record"])["schema"], kept.get("schema")) == (1, None)
+
+
+@pytest.mark.parametrize("name", LATER)
+async def test_a_record_that_an_older_bot_would_cut_short_is_kept_from_it(
+    store: RedisStore, raw: Redis, name: str
+) -> None:
+    """One field that it does not know is enough, and what was in the higher form once stays there."""
+    long = await saved(store, filled(name), holds=False)
+    kept = await raw.hgetall(f"{{gp}}:p:{long.id}")
+    assert (json.loads(kept["record"])["schema"], kept["schema"]) == (SCHEMA, str(SCHEMA))
+    found = await store.load(long.id)
+    assert found == long
+    assert found is not None
+    short = replace(approved(found), **{name: None})
+    await store.save([Change(before=found, after=short)], holds=False)
+    kept = await raw.hgetall(f"{{gp}}:p:{long.id}")
+    assert (json.loads(kept["record"])["schema"], kept["schema"]) == (SCHEMA, str(SCHEMA))
+
+
+async def test_a_record_that_grows_takes_the_higher_form(store: RedisStore, raw: Redis) -> None:
+    """The edition that brings what an older bot does not know is kept from it, and no edition before."""
+    first = await saved(store, new(DEV), holds=False)
+    grown = replace(approved(first), dossier="f" * 64)
+    await store.save([Change(before=first, after=grown)], holds=False)
+    kept = await raw.hgetall(f"{{gp}}:p:{first.id}")
+    assert (json.loads(kept["record"])["schema"], kept["schema"]) == (SCHEMA, str(SCHEMA))
+
+
+async def test_a_record_in_the_first_form_does_not_overrun_one_in_a_higher(store: RedisStore) -> None:
+    """What we can read ourselves is no newer bot's, whatever the form of the one that takes its place."""
+    older, newer = replace(new(DEV), dossier="f" * 64), new(DEV)
+    for each in (older, newer):
+        written = committing(approved(each))
+        await saved(store, each, approved(each), written, holds=False)
+        if each is older:
+            await store.save([Change(before=written, after=committed(written))], holds=False)
+    with pytest.raises(Conflict):  # and not overrun, as one of a newer bot would be
+        await store.save([Change(before=written, after=committed(written))], holds=False)
+    assert await store.followed(DEV) == older.id
 
 
 TIMES = st.datetimes(timezones=st.just(UTC))

@@ -126,11 +126,11 @@ async def test_a_version_reaches_prod_although_the_bot_is_killed_twice(workshop:
     lock.unlink()
     assert commits(workshop, prod) == []
 
-    workshop.argocd.down = True  # so that it cannot go live before it is killed again
+    workshop.argocd.deaf = True  # so that it cannot go live before it is killed again
     await workshop.start_bot()
     await until(card_says(workshop, prod, "Rolling out"), "the commit is followed")
     await workshop.end_bot()
-    workshop.argocd.down = False
+    workshop.argocd.deaf = False
     await workshop.start_bot()
     await until(card_says(workshop, prod, "Live"), "prod is live")
 
@@ -157,6 +157,6 @@ async def test_a_rollout_that_degrades_is_told_as_failed(workshop: Workshop) -> 
     workshop.argocd.degrade_next_rollout("manual-app-stage")
     stage = await promote(workshop, "manual-app stage")
     await until(card_says(workshop, stage, "Degraded"), "the card says that it is degraded", seconds=60)
-    shown = str(workshop.slack.messages(CHANNEL)[-1].blocks)
+    shown = str([each.blocks for each in workshop.slack.messages(CHANNEL) if stage in str(each.blocks)])
     assert "degraded" in shown
     assert not workshop.argocd.truth("manual-app-stage").runs("16")

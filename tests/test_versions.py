@@ -244,12 +244,12 @@ async def test_what_this_version_began_the_next_one_finishes(fleet: Fleet, phase
     pods = await fleet.runs("this")
     id = await fleet.ask("prod")
     if phase is Phase.COMMITTED:
-        fleet.world.argocd.down = True
+        fleet.world.argocd.deaf = True
         await fleet.approve(id)
         await wait_until(lambda: fleet.shown(id).startswith("Rolling out"), "it is followed", seconds=30)
     await ended(*pods)
     assert json.loads(fleet.record(id))["phase"] == phase
-    fleet.world.argocd.down = False
+    fleet.world.argocd.deaf = False
     await fleet.runs("next")
     if phase is Phase.REQUESTED:
         await fleet.approve(id)

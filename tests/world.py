@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,18 @@ from bot.core.advance import Engine
 from bot.core.announcing import Announcing
 from bot.core.catalog import Catalog, Target
 from bot.core.drafting import Drafting
+from bot.core.errors import Unavailable
 from bot.core.following import Following
 from bot.core.gatekeeper import Gatekeeper
 from bot.core.guarding import RuleChanges
 from bot.core.keeper import Keeper
-from bot.core.ports import Announcer, Cluster, Directory, Images, Store, ValuesRepository
+from bot.core.noticing import Noticing
+from bot.core.ports import Announcer, Cluster, Directory, Edit, Images, PullRequests, Store, ValuesRepository
 from bot.core.promoter import Promoter
 from bot.core.promotion import Phase, Promotion, PromotionId
+from bot.core.proposing import NoHosts
 from bot.core.seals import Sealer
+from bot.forge_access import Forges
 from bot.git_access import COMMITTER
 from bot.integrations.argocd import ArgoCD, Server
 from bot.integrations.board import RedisBoard
@@ -96,6 +100,15 @@ class Parts:
     directory: Directory
     announcer: Announcer
     sealer: Sealer
+    pulls: PullRequests = field(default_factory=NoHosts)
+
+
+class NeverArrives(GitRepository):
+    """Its pushes never leave the house, and nobody hears so."""
+
+    async def commit(self, edit: Edit) -> str:
+        """Say that nobody knows."""
+        raise Unavailable("the git host", f"{edit.promotion} was not answered.", maybe_done=True)
 
 
 class World:
@@ -243,6 +256,7 @@ class World:
                 clock=self.clock,
             ),
             announcing=Announcing(store=parts.store, announcer=parts.announcer, clock=self.clock),
+            pulls=parts.pulls,
         )
 
     def new_drafting(self, **different: Any) -> Drafting:
@@ -283,6 +297,18 @@ class World:
             clock=self.clock,
             sealer=parts.sealer,
             drafting=self.new_drafting(**different),
+        )
+
+    def new_noticing(self, **different: Any) -> Noticing:
+        """What sees the commits of others, on the world's parts, or on `different` ones."""
+        parts = replace(self.parts, **different)
+        return Noticing(
+            catalog=parts.catalog,
+            store=parts.store,
+            branches=parts.values,
+            board=self.board,
+            images=parts.images,
+            clock=self.clock,
         )
 
     @property
@@ -414,6 +440,17 @@ class World:
         assert (await self.find(id)).phase is Phase.APPROVED
         return id
 
+    async def pushed_in_vain(self, id: str) -> None:
+        """A worker writes an approved promotion, its push never arrives, and nobody hears so."""
+        writer = NeverArrives(
+            cache=self.folder / "in-vain", committer=COMMITTER, allow_local=frozenset({"gitops"})
+        )
+        try:
+            await self.advance(id, self.new_engine(values=writer))
+        finally:
+            await writer.aclose()
+        assert (await self.find(id)).phase is Phase.COMMITTING
+
     async def committed(self) -> PromotionId:
         """A promotion to prod whose commit is on the branch."""
         id = await self.approved()
@@ -509,6 +546,7 @@ class World:
             store=self.store,
             quick_store=self.store,
             gitops=self.values,
+            pulls=Forges({}),
             argocd=self.cluster,
             images=self.images,
             board=self.board,

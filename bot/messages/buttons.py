@@ -9,6 +9,7 @@ from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look, Progress, Stage
 from bot.messages.advice import blamed
 from bot.messages.mrkdwn import Block, code, cut, escape, mrkdwn, plain, some, without_hidden, words
+from bot.messages.ready import ask_for
 
 AGAIN = (Phase.REJECTED, Phase.EXPIRED, Phase.CANCELLED, Phase.STALE, Phase.FAILED)
 """Where asking again makes sense, as long as nothing was committed."""
@@ -26,7 +27,7 @@ def first_failure(look: Look) -> Progress | None:
 
 def buttons(target: Target, promotion: Promotion, look: Look) -> list[Block]:
     """What can be pressed now, in one row; empty for nothing."""
-    elements = [*_deciding(target, promotion, look), *_rolling(promotion, look)]
+    elements = [*_deciding(target, promotion, look), *_rolling(promotion, look), *_onwards(target, promotion)]
     if promotion.phase in AGAIN and promotion.revision is None:
         elements.append(_button(promotion, Action.ASK_AGAIN, "Ask again"))
     if _can_be_rolled_back(promotion) or (promotion.phase is Phase.COMMITTED and first_failure(look)):
@@ -43,7 +44,8 @@ def _deciding(target: Target, promotion: Promotion, look: Look) -> list[Block]:
             _button(promotion, Action.REJECT, "Reject…", style="danger"),
             _button(promotion, Action.CANCEL, "Cancel"),
         ]
-    waits = promotion.phase is Phase.APPROVED and promotion.base is None and look.held_by
+    is_waiting = look.held_by or promotion.pull_request
+    waits = promotion.phase is Phase.APPROVED and not promotion.may_be_written and is_waiting
     return [_button(promotion, Action.CANCEL, "Cancel")] if waits else []
 
 
@@ -54,6 +56,14 @@ def _rolling(promotion: Promotion, look: Look) -> list[Block]:
     if promotion.phase is Phase.COMMITTED and any(each.may_sync for each in look.applications):
         found.append(_sync(promotion, look))
     return found
+
+
+def _onwards(target: Target, promotion: Promotion) -> list[Block]:
+    """What is live goes on to the next environment."""
+    if promotion.phase is not Phase.LIVE or promotion.is_rollback or target.then is None:
+        return []
+    label = f"Promote to {target.then}"
+    return [ask_for(promotion.app, target.then, promotion.version, label=label)]
 
 
 def _can_be_rolled_back(promotion: Promotion) -> bool:

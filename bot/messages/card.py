@@ -35,6 +35,7 @@ from bot.messages.mrkdwn import (
     mention,
     moment,
     plain,
+    proposal,
     section,
     sentence,
     some,
@@ -58,6 +59,7 @@ SIGNS = {
 WAITS = {Stage.UNSYNCED: "Waiting for Sync", Stage.CLOSED: "Waiting for a sync window"}
 """Headlines for a rollout that stands still until a person, or a window, lets it go on."""
 WAITS_FOR_GATES = "Waiting to start"
+WAITS_FOR_MERGE = "Waiting to be merged"
 
 
 def card(target: Target, promotion: Promotion, look: Look) -> Message:
@@ -115,6 +117,8 @@ def _word(target: Target, promotion: Promotion, look: Look) -> tuple[str, str]:
         return EMOJI[promotion.phase], "Requested"
     if promotion.phase is Phase.APPROVED and look.held_by:
         return EMOJI[Phase.REQUESTED], WAITS_FOR_GATES
+    if promotion.phase is Phase.APPROVED and promotion.pull_request:
+        return EMOJI[Phase.REQUESTED], WAITS_FOR_MERGE
     return EMOJI[promotion.phase], HEADLINE[promotion.phase]
 
 
@@ -129,8 +133,12 @@ def _facts(target: Target, promotion: Promotion, look: Look) -> Block:
     versions = f"{code(promotion.old_version)} → {code(promotion.version)}"
     way = _from_to(promotion)
     requester = mention(promotion.requested_by.id)
+    if promotion.build:
+        requester += f", {link(promotion.build, 'its build')}"
     if promotion.phase.is_final:
         parts = [versions, way]
+        if promotion.pull_request:
+            parts.append(proposal(promotion.pull_request))
         if promotion.revision:
             parts.append(f"committed as {_commit(target, promotion)}")
         parts.append(f"asked by {requester}")
@@ -249,11 +257,9 @@ def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
         steps = [f":arrow_right: {escape(step)}" for step in _next_steps(promotion, look)]
         ends = [*_recovered(look), *_ending(target, promotion, look), *_locked(target, promotion)]
         return _paragraphs(ends, steps)
-    lines = [*_waits_for_gates(target, promotion, look)]
+    lines = [*_waits_for_gates(target, promotion, look), *_proposed(promotion)]
     if promotion.revision:
-        lines.append(
-            f":white_check_mark: *Committed* {_commit(target, promotion)} to {code(target.repository.branch)}"
-        )
+        lines.append(f":white_check_mark: {_written(target, promotion)}")
     if promotion.phase is Phase.COMMITTED:
         lines += [_rollout_line(target, progress) for progress in look.applications] or [
             ":hourglass_flowing_sand: asking Argo CD to look"
@@ -261,6 +267,23 @@ def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
     if look.waits_for:
         lines.append(f":electric_plug: {plain(look.waits_for)}")
     return _paragraphs([*lines, *_locked(target, promotion)])
+
+
+def _written(target: Target, promotion: Promotion) -> str:
+    """What the bot did to the repository."""
+    release, commit = target.release, _commit(target, promotion)
+    if release and release.tag:
+        return f"*Tagged* {code((promotion.brings or '')[:8])} as {code(release.tag_of(promotion.version))}"
+    if release:
+        return f"*Moved* {code(target.repository.branch)} forward to {commit}"
+    return f"*Committed* {commit} to {code(target.repository.branch)}"
+
+
+def _proposed(promotion: Promotion) -> list[str]:
+    """The pull request that somebody has to merge, where the host does not let the bot do so."""
+    if promotion.phase is not Phase.APPROVED or promotion.pull_request is None:
+        return []
+    return [f":twisted_rightwards_arrows: Waits for {proposal(promotion.pull_request)} to be merged"]
 
 
 def _waits_for_gates(target: Target, promotion: Promotion, look: Look) -> list[str]:
@@ -335,7 +358,10 @@ def _ending(target: Target, promotion: Promotion, look: Look) -> list[str]:
     if promotion.phase is Phase.LIVE:
         names = some([link(each.link, escape(target.called(each))) for each in target.applications])
         took = took_from(promotion)
-        return [f"{EMOJI[promotion.phase]} *Live* in {names}{f' after {took}' if took else ''}: {why}"]
+        says = "*Live* in"
+        if promotion.source == "ci":
+            says = f"{code(promotion.version)} is live in *{escape(promotion.environment)}*:"
+        return [f"{EMOJI[promotion.phase]} {says} {names}{f' after {took}' if took else ''}: {why}"]
     if promotion.outcome and look.applications:
         return [_rollout_line(target, progress) for progress in look.applications]
     sign, word = ended(promotion.phase, promotion.outcome)

@@ -99,6 +99,8 @@ def _besides(target: Target, dossier: Dossier) -> list[str]:
     shown = "; ".join(_short(commit) for commit in commits.newest[:MOST_BESIDES])
     left = commits.count - min(len(commits.newest), MOST_BESIDES)
     named = (f": {shown}" if shown else "") + (f"; and {left} more" if shown and left else "")
+    if target.release:
+        return [f"*Brings* {count} of {code(target.release.source)}{named}"]
     if dossier.binds_watched:
         return [f"*Also goes live with it*: {count} to what {where} is rendered from{named}"]
     says = "live already, or live with any sync, approved or not"

@@ -123,7 +123,10 @@ def some(names: Sequence[str]) -> str:
 
 
 def mention(user: str) -> str:
-    """A person or a user group by id."""
+    """A person or a user group by id; a machine, `hook:jenkins`, or a commit's author, `git:Sam`, plainly by name."""
+    kind, colon, name = user.partition(":")
+    if colon:
+        return plain(f"{name} (CI)" if kind == "hook" else name)
     return f"<!subteam^{user}>" if user.startswith("S") else f"<@{user}>"
 
 
@@ -138,6 +141,13 @@ def linked(url: str | None, text: str) -> str:
     """A short name: as a link, in which Slack draws no code, or as code where there is no address."""
     shown = link(url, escape(text))
     return code(text) if shown == escape(text) else shown
+
+
+def proposal(url: str | None) -> str:
+    """`pull request #12`, or `merge request !12`, as a link; by the last number of its address."""
+    number = (url or "").rpartition("/")[2]
+    name = f"merge request !{number}" if "/merge_requests/" in (url or "") else f"pull request #{number}"
+    return link(url, escape(name))
 
 
 def moment(at: datetime) -> str:

@@ -23,7 +23,7 @@ def ready(found: Ready) -> Message:
         f":white_check_mark: *{escape(target.app)}* {code(version)} is ready for "
         f"*{escape(target.environment)}*{told}"
     )
-    return Message(text=text, blocks=(section(text), {"type": "actions", "elements": [_ask_for(found)]}))
+    return Message(text=text, blocks=(section(text), {"type": "actions", "elements": [_button(found)]}))
 
 
 def pushed_anew(news: PushedAnew) -> Message:
@@ -75,14 +75,19 @@ def _proofs(found: Ready) -> list[str]:
     return proofs
 
 
-def _ask_for(found: Ready) -> Block:
-    target, version = found.target, found.image.version
+def _button(found: Ready) -> Block:
+    target = found.target
     label = f"Ask for {target.environment}"
+    return ask_for(target.app, target.environment, found.image.version, label=label)
+
+
+def ask_for(app: str, environment: str, version: str, *, label: str) -> Block:
+    """The button that asks for a version as if it were typed."""
     return {
         "type": "button",
         "action_id": ASK_FOR,
         "text": words(cut(label, 75)),
-        "accessibility_label": cut(f"{label}: {target.app} {version}", 75),
-        "value": f"{target.app} {target.environment} {version}",
+        "accessibility_label": cut(f"{label}: {app} {version}", 75),
+        "value": f"{app} {environment} {version}",
         "style": "primary",
     }

@@ -9,7 +9,7 @@ from bot.core.dossier import Dossier
 from bot.core.promotion import Event, Promotion
 from bot.messages.evidence import in_full
 from bot.messages.headlines import ended, said_once
-from bot.messages.mrkdwn import code, fenced, link, mention, plain
+from bot.messages.mrkdwn import code, fenced, link, mention, plain, proposal
 
 MOST_MENTIONED = 20
 
@@ -89,11 +89,15 @@ def _line(promotion: Promotion, event: Event) -> str:
         "approval": f":thumbsup: {who} approved",
         "withdrawal": f":leftwards_arrow_with_hook: {who} withdrew the approval",
         "approved": ":ballot_box_with_check: Nothing more to wait for: checking everything once more, then committing",
+        "proposing": "",
+        "pull request": f":twisted_rightwards_arrows: Opened {proposal(event.why)}",
         "quorum lost": f":warning: Waiting for approval again{why}",
         "committing": ":writing_hand: Writing the commit",
         "not written": "",  # the card says what it waits for; a line for each try would bury the story
         "committing again": "",
+        "drafted anew": "",
         "committed": f":white_check_mark: Committed as {code((event.why or '')[:8])}; following Argo CD now",
+        "noticed": f":eyes: {who} committed {code((promotion.revision or '')[:8])} to the branch; following Argo CD now",
         "rebuilt": ":recycle: The record of this promotion was lost; it goes on from its commit "
         f"{code((event.why or '')[:8])}",
         "sync": f":arrows_counterclockwise: {who} asked Argo CD to sync it",
@@ -102,7 +106,7 @@ def _line(promotion: Promotion, event: Event) -> str:
         "failed": _end(promotion, event),
         "rejected": f":no_entry: {who} rejected it{why}",
         "expired": f":alarm_clock: Expired{why}",
-        "cancelled": f":heavy_minus_sign: {who} cancelled it{why}",
+        "cancelled": f":heavy_minus_sign: {f'{who} cancelled it' if who else 'Cancelled'}{why}",
         "superseded": _end(promotion, event),
         "stale": f":warning: Stale{why}",
     }

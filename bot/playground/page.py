@@ -45,7 +45,7 @@ class World(Protocol):
     async def snapshot(self) -> dict[str, object]:
         """How it is now, as JSON.
 
-        Keys: `environments` (names in order), `files` (`name`, `text`), `log` (`revision`, `subject`, `author`,
+        Keys: `apps` (names), `environments` (names in order), `files` (`name`, `text`), `log` (`revision`, `subject`, `author`,
         `at`, `trailers` as pairs), `applications` (`name`, `namespace`, `sync`, `health`, `revision`, `version`,
         `pods` as a list of `name`, `status` and `version`, `message`), `bot` (`running`, `starts`), `switches`
         (`argocd_down`, `slack_limited`, `degrade_next`). Where it has any: `suggestions`, commands to try;
@@ -77,6 +77,7 @@ class Page:
         app.router.add_get("/{token}/", self._file)
         app.router.add_get("/{token}/state", self._state)
         app.router.add_get("/{token}/{name}", self._file)
+        app.router.add_get("/{token}/files/{id}", self._picture)
         app.router.add_post("/{token}/{act}", self._act)
         self._stopping = False
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -137,6 +138,13 @@ class Page:
             raise web.HTTPNotFound
         kind = KINDS[files[name].suffix]
         return web.Response(body=files[name].read_bytes(), content_type=kind, charset="utf-8")
+
+    async def _picture(self, request: web.Request) -> web.Response:
+        """A picture that somebody uploaded."""
+        file = self._slack.workspace.file(request.match_info["id"])
+        if file is None:
+            raise web.HTTPNotFound
+        return web.Response(body=file.content, content_type="image/png")
 
     async def _state(self, request: web.Request) -> web.Response:
         """One person's view as soon as it differs from the version that the browser has."""

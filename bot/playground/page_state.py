@@ -71,6 +71,10 @@ def _message(message: Message) -> Json:
         "blocks": list(message.blocks),
         "edited": message.edited,
         "private": message.only_for is not None,
+        "files": [
+            {"address": f"files/{file.id}", "title": file.title, "alternative": file.alternative}
+            for file in message.files
+        ],
     }
 
 

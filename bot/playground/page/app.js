@@ -208,6 +208,7 @@ function messageParts(message, channel) {
     press: (part, value) => act("click", { channel: channel.id, ts: message.ts, action_id: part.action_id, value, values: valuesIn(body) }),
   };
   body.append(...(message.blocks.length ? renderBlocks(message.blocks, host) : [el("div", { class: "b-text" }, mrkdwn(message.text, names))]));
+  body.append(...message.files.map((file) => el("img", { class: "picture", src: file.address, alt: file.alternative, title: file.title })));
   return [
     avatar(message.user),
     el("div", { class: "content" },

@@ -60,6 +60,8 @@ function drawSwitches(world, act) {
   const newest = Math.max(0, ...(world.applications ?? []).map((application) => Number(application.version) || 0));
   if (!box.children.length) {
     const number = el("input", { id: "ci-version", type: "number", min: 1, max: 99999, dataset: { testid: "ci-version" }, "aria-label": "Version that CI built" });
+    const apps = world.apps ?? [];
+    const app = apps.length > 1 && el("select", { dataset: { testid: "ci-app" }, "aria-label": "App that CI built" }, apps.map((name) => el("option", {}, name)));
     const turn = async (button, name, value) => {
       button.disabled = true;
       const answer = await act("switch", { name, value });
@@ -70,11 +72,11 @@ function drawSwitches(world, act) {
     const built = async () => {
       const version = number.value.trim();
       if (!version || ci.disabled) return;
-      if (!(await turn(ci, "ci", version)).error) number.value = String(Number(version) + 1);
+      if (!(await turn(ci, "ci", app ? `${app.value} ${version}` : version)).error) number.value = String(Number(version) + 1);
     };
     number.addEventListener("keydown", (event) => event.key === "Enter" && built());
     box.append(
-      el("div", { class: "ci" }, ci, number),
+      el("div", { class: "ci" }, ci, app, number),
       toggle("degrade_next", "Next rollout degrades", turn),
       toggle("argocd_down", "Argo CD's API is down", turn),
       toggle("slack_limited", "Slack answers 429", turn),

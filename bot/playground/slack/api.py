@@ -9,23 +9,17 @@ from typing import Any, NoReturn
 from aiohttp import web
 
 from bot.playground.slack.blocks import Json, problems, view_problems
+from bot.playground.slack.errors import SlackError
 from bot.playground.slack.faults import Call, Faults
 from bot.playground.slack.grants import Grants
 from bot.playground.slack.payloads import BOT_ID, Payloads
 from bot.playground.slack.state import Channel, Message, User, View, Workspace
+from bot.playground.slack.uploads import Uploads
 
 READ_CHANNELS = ("channels:read", "groups:read", "im:read", "mpim:read")
 READ_HISTORY = ("channels:history", "groups:history", "im:history", "mpim:history")
 OPEN_CHANNELS = ("channels:manage", "groups:write", "im:write", "mpim:write")
 MAX_POST, MAX_UPDATE, MAX_METADATA = 40_000, 4_000, 16_000
-
-
-class SlackError(Exception):
-    """Slack's `"ok": false` with its error code, and whatever else the answer carries."""
-
-    def __init__(self, error: str, **more: object) -> None:
-        super().__init__(error)
-        self.answer = {"ok": False, "error": error, **more}
 
 
 class WebApi:
@@ -37,6 +31,7 @@ class WebApi:
         workspace: Workspace,
         grants: Grants,
         payloads: Payloads,
+        uploads: Uploads,
         faults: Faults,
         bot_token: str,
         app_token: str | None,
@@ -64,8 +59,11 @@ class WebApi:
             "conversations.info": (self._channel_info, READ_CHANNELS),
             "conversations.members": (self._channel_members, READ_CHANNELS),
             "conversations.open": (self._open_direct, OPEN_CHANNELS),
+            "files.getUploadURLExternal": (uploads.announce, ("files:write",)),
+            "files.completeUploadExternal": (uploads.complete, ("files:write",)),
             "users.info": (self._user_info, ("users:read",)),
             "users.lookupByEmail": (self._user_by_email, ("users:read.email",)),
+            "usergroups.list": (self._groups, ("usergroups:read",)),
             "usergroups.users.list": (self._group_users, ("usergroups:read",)),
             "views.open": (self._open_view, ()),
             "views.update": (self._update_view, ()),
@@ -299,9 +297,19 @@ class WebApi:
 
     def _group_users(self, args: Json) -> Json:
         group = self._workspace.groups.get(str(args.get("usergroup")))
-        if group is None or (group.disabled and not args.get("include_disabled")):
+        is_hidden = group is not None and group.disabled and not args.get("include_disabled")
+        if group is None or (is_hidden and not group.lists_nobody):
             raise SlackError("no_such_subteam")
-        return {"users": list(group.users)}
+        return {"users": [] if is_hidden else list(group.users)}
+
+    def _groups(self, args: Json) -> Json:
+        """Every user group; those that are disabled where they are asked for."""
+        shown = [
+            group
+            for group in self._workspace.groups.values()
+            if args.get("include_disabled") or not group.disabled
+        ]
+        return {"usergroups": [self._payloads.group(group) for group in shown]}
 
     # --- views and connections
 

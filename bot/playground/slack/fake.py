@@ -19,8 +19,11 @@ from bot.playground.slack.forms import filled, find_action
 from bot.playground.slack.grants import Grants, ResponseAddress
 from bot.playground.slack.payloads import Payloads
 from bot.playground.slack.state import SLACKBOT, Channel, Group, Kind, Message, User, View, Workspace
+from bot.playground.slack.uploads import LARGEST, Uploads
 
-DEFAULT_SCOPES = frozenset({"commands", "chat:write", "users:read", "users:read.email", "usergroups:read"})
+DEFAULT_SCOPES = frozenset(
+    {"commands", "chat:write", "files:write", "users:read", "users:read.email", "usergroups:read"}
+)
 NOT_RESPONDING = "This app did not respond. Try again later, or ask whoever runs it."
 TROUBLE = "We had some trouble connecting. Try again?"
 
@@ -68,10 +71,12 @@ class FakeSlack:
         self.delivery = Delivery(signing_secret=signing_secret, app_id=app_id)
         self._commands = commands
         self._payloads = Payloads(self.workspace, self.grants)
+        self._uploads = Uploads(self.workspace, address=lambda: self._address)
         self.api = WebApi(
             workspace=self.workspace,
             grants=self.grants,
             payloads=self._payloads,
+            uploads=self._uploads,
             faults=self.faults,
             bot_token=bot_token,
             app_token=app_token,
@@ -85,8 +90,9 @@ class FakeSlack:
 
     async def start(self, port: int = 0) -> None:
         """Serve the Web API on 127.0.0.1, on a free port unless one is given."""
-        app = web.Application()
+        app = web.Application(client_max_size=LARGEST)
         app.router.add_route("*", "/api/{method}", self.api.handle)
+        app.router.add_post("/upload/v1/{secret}", self._uploads.receive)
         app.router.add_post("/{kind:commands|actions}/{team}/{secret}", self._respond)
         app.router.add_get("/link", self.delivery.connect)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -6,7 +6,7 @@ import time
 
 from bot.playground.slack.blocks import Json
 from bot.playground.slack.grants import Grants
-from bot.playground.slack.state import Channel, Message, User, View, Workspace
+from bot.playground.slack.state import Channel, Group, Message, User, View, Workspace
 
 BOT_ID = "B0DEMOBOT01"
 
@@ -51,6 +51,21 @@ class Payloads:
         }
         return {**told, "is_stranger": True} if user.kind == "stranger" else told
 
+    def group(self, group: Group) -> Json:
+        """A user group as `usergroups.list` tells it; `date_delete` is when it was disabled, else 0."""
+        return {
+            "id": group.id,
+            "team_id": self._workspace.team,
+            "is_usergroup": True,
+            "name": group.handle,
+            "handle": group.handle,
+            "is_external": False,
+            "date_create": 1_700_000_000,
+            "date_update": 1_700_000_000,
+            "date_delete": 1_700_000_000 if group.disabled else 0,
+            "user_count": str(len(group.users)),
+        }
+
     def channel(self, channel: Channel) -> Json:
         """A channel as `conversations.info` tells it."""
         return {
@@ -78,6 +93,11 @@ class Payloads:
         }
         if message.user == self._workspace.bot.id:
             told |= {"bot_id": BOT_ID, "app_id": self._workspace.app_id}
+        if message.files:
+            told["files"] = [
+                {"id": file.id, "name": file.name, "title": file.title, "alt_txt": file.alternative}
+                for file in message.files
+            ]
         if message.metadata is not None:
             told["metadata"] = message.metadata
         if message.thread_ts is not None:

@@ -36,6 +36,8 @@ class Group:
     handle: str
     users: list[str]
     disabled: bool = False
+    lists_nobody: bool = False
+    """Are the people of a disabled group listed as nobody, and not refused? Slack documents neither."""
 
 
 @dataclass(kw_only=True)
@@ -52,6 +54,17 @@ class Channel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class File:
+    """A file that was uploaded, such as a picture."""
+
+    id: str
+    name: str
+    title: str
+    alternative: str
+    content: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Message:
     """A message as people see it now, with what it said before."""
 
@@ -64,6 +77,7 @@ class Message:
     thread_ts: str | None = None
     broadcast: bool = False
     only_for: str | None = None
+    files: tuple[File, ...] = ()
     history: tuple[tuple[str, tuple[Json, ...]], ...] = ()
 
     @property
@@ -163,6 +177,7 @@ class Workspace:
         thread_ts: str | None = None,
         broadcast: bool = False,
         only_for: str | None = None,
+        files: Iterable[File] = (),
     ) -> Message:
         """Put a message into a channel, for everyone in it or for one person only."""
         message = Message(
@@ -175,6 +190,7 @@ class Workspace:
             thread_ts=thread_ts,
             broadcast=broadcast,
             only_for=only_for,
+            files=tuple(files),
         )
         self._messages[channel, message.ts] = message
         self.touch()
@@ -203,6 +219,12 @@ class Workspace:
     def find(self, channel: str, ts: str) -> Message | None:
         """The message at this place, an ephemeral one too."""
         return self._messages.get((channel, ts))
+
+    def file(self, id: str) -> File | None:
+        """The file with this id, as far as it stands in a message."""
+        return next(
+            (file for message in self._messages.values() for file in message.files if file.id == id), None
+        )
 
     def messages(self, channel: str) -> list[Message]:
         """A channel's messages for everyone, oldest first, replies included."""
