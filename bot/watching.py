@@ -67,7 +67,8 @@ class Watching:
         So it is where people approve, Argo CD syncs by itself, and others have pushed since `after` to what the
         target renders from. Raises `Unavailable`.
         """
-        if not target.policy.needs_approval:
+        is_tagged = target.release is not None and bool(target.release.tag)
+        if not target.policy.needs_approval or is_tagged:  # a tag stays where it is, whatever is pushed
             return ""
         renderings = [each for each in await self._renderings(target) if each.syncs_by_itself]
         places = _places(renderings)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from chaos.faults import Fault, parse
-from chaos.lanes import BRANCHED, TAG, VALUES, Lane
+from chaos.lanes import BRANCHED, HOOK, PULL, TAG, VALUES, Lane
 from chaos.lease import lease
 from chaos.matrix import matrix
 from chaos.races import race
@@ -75,6 +75,14 @@ async def _matrix(folder: Path, options: Options, lane: Lane = VALUES) -> Part:
     )
 
 
+async def _pull(folder: Path, options: Options) -> Part:
+    return await _matrix(folder, options, PULL)
+
+
+async def _hook(folder: Path, options: Options) -> Part:
+    return await _matrix(folder, options, HOOK)
+
+
 async def _branch(folder: Path, options: Options) -> Part:
     return await _matrix(folder, options, BRANCHED)
 
@@ -115,6 +123,8 @@ async def _rollouts(folder: Path, options: Options) -> Part:  # noqa: ARG001 - e
 
 PARTS: Mapping[str, Callable[[Path, Options], Awaitable[Part]]] = {
     "matrix": _matrix,
+    "pull": _pull,
+    "hook": _hook,
     "branch": _branch,
     "tag": _tag,
     "storm": _storm,

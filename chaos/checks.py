@@ -14,7 +14,6 @@ from bot.integrations.store import RedisStore
 from bot.messages.thread import story
 from bot.playground.slack.state import Message
 from chaos.faults import Crossing, Fault, struck, unsaved
-from chaos.lanes import WANTED
 from chaos.world import CrashingWorkshop, cards, shown
 
 FALSE = re.compile(
@@ -48,6 +47,8 @@ class Seen:
     deaths: int
     """How often the bot ended by itself."""
     crossings: tuple[Crossing, ...]
+    pulls: tuple[str, ...] = ()
+    """How each pull request stands."""
 
     @property
     def copies(self) -> int:
@@ -84,6 +85,7 @@ async def look(world: CrashingWorkshop, store: RedisStore, known: Sequence[Promo
         bugs=tuple(line for line in bot_log.splitlines() if BROKEN.search(line)),
         deaths=world.starts - 1,
         crossings=world.journal.read(),
+        pulls=tuple(pull.state for pull in world.forge.pulls.values()) if world.forge else (),
     )
 
 
@@ -108,7 +110,9 @@ def _of_git(seen: Seen) -> Iterator[str]:
     if seen.promotion.revision not in seen.commits:
         yield f"the record names {seen.promotion.revision}, the branch has {list(seen.commits)}"
     if not seen.holds:
-        yield f"the version {WANTED} is not where it belongs"
+        yield "the version is not where it belongs"
+    if seen.pulls not in ((), ("merged",)):
+        yield f"the pull requests are {', '.join(seen.pulls)}, not one that is merged"
     if seen.fsck:
         yield f"git fsck says: {seen.fsck}"
 

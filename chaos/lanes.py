@@ -19,20 +19,29 @@ WANTED = "15"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """Values are edited, a branch is moved forward, or a tag is made."""
+    """Values are edited, pushed or proposed, as somebody asked or CI delivered; or a branch is moved, or a tag made."""
 
     name: str
-    asked: str
-    """What Dana types."""
+    asked: str = ""
+    """What Dana types; empty where a build server delivers."""
+    wanted: str = WANTED
+    needs_approval: bool = True
+    """Does Amy have to approve it?"""
+    environment: str = "prod"
+
+    @property
+    def edits_values(self) -> bool:
+        """Does a value come into the environment's values file?"""
+        return self in (VALUES, HOOK, PULL)
 
     @property
     def shape(self) -> Shape:
         """What stands in the workshop."""
-        return Shape() if self is VALUES else Shape(released=(APP,))
+        return Shape() if self.edits_values else Shape(released=(APP,))
 
     def prepare(self, folder: Path, repository: Path) -> None:
         """Let the environment before run what is promoted, and the environment itself what was there."""
-        if self is VALUES:
+        if self.edits_values:
             for environment, version in HELD.items():
                 set_version(repository, f"values-{environment}.yaml", version)
             return
@@ -43,7 +52,7 @@ class Lane:
 
     def repository(self, folder: Path, repository: Path) -> Path:
         """Where the version comes to the environment."""
-        return repository if self is VALUES else release.create_release_repository(folder / APP, APP)
+        return repository if self.edits_values else release.create_release_repository(folder / APP, APP)
 
     def records(self, repository: Path, id: str) -> tuple[str, ...]:
         """The revision of everything that tells of a promotion: its commits on main, or the tags in their stead."""
@@ -55,8 +64,8 @@ class Lane:
 
     def holds(self, repository: Path) -> bool:
         """Does the environment's own place hold the version?"""
-        if self is VALUES:
-            return f'tag: "{WANTED}"' in read_file(repository, "values-prod.yaml")
+        if self.edits_values:
+            return f'tag: "{self.wanted}"' in read_file(repository, f"values-{self.environment}.yaml")
         at = "release" if self is BRANCHED else f"v{WANTED}"
         is_there = f'tag: "{WANTED}"' in read_file(repository, "values.yaml", at)
         manifest = release.MANIFEST.format(app=APP)
@@ -66,6 +75,8 @@ class Lane:
 
 
 VALUES = Lane(name="values", asked="manual-app prod because fixes INC-42")
+PULL = Lane(name="pull", asked=VALUES.asked)
+HOOK = Lane(name="hook", wanted="17", needs_approval=False, environment="dev")
 BRANCHED = Lane(name="branch", asked=f"{APP} stage because fixes INC-42")
 TAG = Lane(name="tag", asked=f"{APP} prod because fixes INC-42")
 

@@ -73,7 +73,7 @@ def least(counted: Sequence[Mapping[str, int]]) -> dict[str, int]:
 async def tried(fault: Fault, folder: Path, counted: Mapping[str, int], lane: Lane = VALUES) -> Outcome:
     """The first run in which the fault struck; where it struck in none, the last one, judged."""
     for number in range(TRIES):
-        outcome = await run(fault, folder / f"{fault}-{number}", lane)
+        outcome = await run(fault, folder / f"{fault}-{number}".replace(":", "-"), lane)
         if outcome.struck:
             return outcome
     return judged(outcome, counted)

@@ -14,9 +14,11 @@ from bot.playground.repository import create_repository
 from bot.playground.slack.fake import FakeSlack
 from bot.playground.slack.state import SLACKBOT, Message
 from bot.playground.workshop import AMY, CHANNEL, DANA, Child, Pace, Workshop
+from chaos import build_server, forge
 from chaos.bot import serve
 from chaos.faults import Fault, Journal, has_work
-from chaos.lanes import VALUES, Lane
+from chaos.forge import protected
+from chaos.lanes import PULL, VALUES, Lane
 from chaos.processes import Fork
 
 PACE = Pace(
@@ -42,6 +44,7 @@ class CrashingWorkshop(Workshop):
         self.lane = lane
         lane.prepare(folder, create_repository(folder))
         super().__init__(folder, pace=PACE, shape=lane.shape)
+        self.forge = protected(self.repository) if lane is PULL else None
         self._fault = fault
         self._journal_path = folder / "journal.jsonl"
         self.journal = Journal(self._journal_path)
@@ -52,7 +55,25 @@ class CrashingWorkshop(Workshop):
     def environment(self) -> dict[str, str]:
         """The bot's environment, with its journal and its fault."""
         ordered = {"CHAOS_FAULTS": str(self._fault)} if self._fault else {}
-        return {**super().environment(), "CHAOS_JOURNAL": str(self._journal_path), **ordered}
+        journal = {"CHAOS_JOURNAL": str(self._journal_path)}
+        token = {"GIT_TOKEN": forge.TOKEN} if self.forge else {}
+        return {**super().environment(), **build_server.SETTINGS, **token, **journal, **ordered}
+
+    async def start(self, *, with_bot: bool = True) -> None:
+        """Start the world, with a git host in front of the repository where that takes pull requests alone."""
+        if self.forge:
+            await self.forge.start()
+        await super().start(with_bot=with_bot)
+
+    async def stop(self) -> None:
+        """End the bot as an operator would, then the world."""
+        await super().stop()
+        if self.forge:
+            await self.forge.stop()
+
+    def _config(self) -> str:
+        config = f"{super()._config()}{build_server.CONFIG}"
+        return forge.configured(config, self.forge) if self.forge else config
 
     async def keep_running(self) -> None:
         """Start the bot again as often as it dies, as a supervisor would."""
@@ -71,6 +92,8 @@ class CrashingWorkshop(Workshop):
 
     async def ask(self) -> PromotionId:
         """Dana asks for it until she is told an id: that of her promotion, or of the one that is in its way."""
+        if not self.lane.asked:
+            return await build_server.delivered(f"http://127.0.0.1:{self.port}", self.lane.wanted)
         while True:
             before = len(self.slack.ephemerals(DANA))
             await self.slack.command(DANA, CHANNEL, self.lane.asked)
@@ -84,7 +107,7 @@ class CrashingWorkshop(Workshop):
 
     async def approve(self, store: RedisStore, id: PromotionId) -> None:
         """Amy presses Approve wherever she sees it, until her approval is on record."""
-        while True:
+        while self.lane.needs_approval:
             asking = [card for card in cards(self.slack, id) if may_approve(card)]
             if asking:
                 await self.slack.click(AMY, CHANNEL, asking[-1].ts, "promotion_approve")

@@ -30,7 +30,7 @@ from chaos.bot import Boundary, Port
 from chaos.by_hand import push, set_version
 from chaos.checks import Seen, violations
 from chaos.faults import READS, Crossing, Fault, How, Journal, every, has_work, held, parse, takeover, unsaved
-from chaos.lanes import BRANCHED, TAG, Lane
+from chaos.lanes import BRANCHED, HOOK, PULL, TAG, Lane
 from chaos.matrix import judged, least, part
 from chaos.processes import Fork
 from chaos.reckoning import Aftermath, Kept, Promised
@@ -52,10 +52,20 @@ async def test_a_promotion_survives_a_kill(tmp_path: Path, fault: str) -> None:
     assert outcome.takeover is not None
 
 
-@pytest.mark.parametrize("lane", [BRANCHED, TAG], ids=lambda lane: lane.name)
-@pytest.mark.parametrize("fault", ["commit:1:before", "commit:1:after", "commit:1:lost"])
-async def test_a_release_survives_a_kill(tmp_path: Path, fault: str, lane: Lane) -> None:
-    """A branch is moved once and a tag made once, whatever the bot saw of its push."""
+WAYS = [
+    *(
+        (lane, fault)
+        for lane in (BRANCHED, TAG)
+        for fault in ("commit:1:before", "commit:1:after", "commit:1:lost")
+    ),
+    *((HOOK, fault) for fault in ("create:1:after", "create:1:lost", "commit:1:after")),
+    *((PULL, fault) for fault in ("propose:1:after", "open:1:after", "open:1:lost", "merge:1:after")),
+]
+
+
+@pytest.mark.parametrize(("lane", "fault"), WAYS, ids=[f"{lane.name}-{fault}" for lane, fault in WAYS])
+async def test_each_way_survives_a_kill(tmp_path: Path, fault: str, lane: Lane) -> None:
+    """One commit for a delivery, one move of a branch, one tag, one pull request, whatever the bot saw of it."""
     outcome = await run(parse(fault), tmp_path / "world", lane)
     assert outcome.violations == ()
     assert (outcome.struck, outcome.phase, outcome.commits) == (True, "live", 1)

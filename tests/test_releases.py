@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from bot.integrations.releases import order
 from bot.integrations.signing import CommitSigner
 from bot.playground import repository as sample
 from bot.playground.argocd.specs import SimulatedSource
+from bot.watching import Watching
 
 
 @pytest.fixture
@@ -475,3 +477,16 @@ async def test_what_a_tag_stood_for_is_told_by_the_lower_tags(world: ReleaseWorl
     text = sample.read_file(world.repository, MANIFEST)
     push(world.repository, {MANIFEST: text.replace("v14", "v15")})
     assert await world.values.stood(world.target(), limit=9) == ("15", "14", "9")
+
+
+async def test_what_is_pushed_beside_a_tag_does_not_go_live(world: ReleaseWorld) -> None:
+    """Nobody is warned of pushes to main where a tag is followed; where a branch is, they are."""
+    watching = Watching(argocd=world.cluster, gitops=world.values, catalog=world.parts.catalog)
+    said = [
+        await world.moving(
+            watching.pushes_by_others(world.target(each), after=datetime(2020, 1, 1, tzinfo=UTC))
+        )
+        for each in ("stage", "prod")
+    ]
+    assert said[0].startswith("others push to release what manual-app/stage renders from")
+    assert said[1] == ""

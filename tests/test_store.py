@@ -27,6 +27,7 @@ from store_bench import (
     superseded,
 )
 
+from bot.core.dossier import Dossier
 from bot.core.errors import Conflict, TargetBusy, Unavailable
 from bot.core.ports import Card, Change
 from bot.core.promotion import SCHEMA, Approval, Event, Phase, Promotion, Way
@@ -451,3 +452,16 @@ async def test_a_card_is_not_saved_over_what_somebody_else_has_shown(url: str, r
         with pytest.raises(Conflict):
             await store.save_card("P-1", replace(first, told=1))
         assert await store.card("P-1") == second
+
+
+async def test_what_was_found_is_kept_as_long_as_it_decides(store: RedisStore, raw: Redis) -> None:
+    """For months while the promotion is open, and for two days once its commit is made."""
+    first = new()
+    second = approved(first)
+    third = committing(second)
+    await saved(store, first, second, third)
+    key, two_days = f"{{gp}}:p:{first.id}:dossier", 48 * 3600 * 1000
+    await store.save_dossier(first.id, Dossier(proof="the registry"))
+    assert await raw.pttl(key) > two_days
+    await store.save([Change(before=third, after=committed(third))], holds=True)
+    assert 0 < await raw.pttl(key) <= two_days

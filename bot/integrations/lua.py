@@ -90,6 +90,8 @@ for _, change in ipairs(changes) do
   if change.edition == 1 then
     redis.call('ZADD', '{gp}:ix:' .. change.target, at, id)
   end
+  -- What was found about it decides nothing any more; whoever takes the step again after a crash may ask once more.
+  if not change.keeps then redis.call('PEXPIRE', '{gp}:p:' .. id .. ':dossier', tonumber(ARGV[3])) end
   -- Where somebody works on it, `rest` sees that it has moved on; two at once would tell people twice.
   local lease = redis.call('HGET', '{gp}:leases', id)
   if not lease or tonumber(lease) <= now then redis.call('ZADD', KEYS[1], at, id) end

@@ -337,6 +337,7 @@ def _arguments(change: Change, *, holds: bool) -> dict[str, Any]:
         "edition": after.edition,
         "schema": records.schema(after),
         "reads": SCHEMA,
+        "keeps": after.phase.holds,
         "record": records.record(after),
         "event": records.event(after.last),
         "from": before.phase if before else "",

@@ -4,7 +4,7 @@ import { el, note } from "./dom.js";
 
 const EMOJI = {
   "+1": "👍", "-1": "👎", alarm_clock: "⏰", arrow_down: "⬇️", arrow_right: "➡️", arrow_up: "⬆️", arrows_counterclockwise: "🔄",
-  bell: "🔔", bookmark_tabs: "📑", boom: "💥", bug: "🐛", bulb: "💡", calendar: "📆", clipboard: "📋", clock1: "🕐", closed_lock_with_key: "🔐",
+  bar_chart: "📊", bell: "🔔", bookmark_tabs: "📑", boom: "💥", bug: "🐛", bulb: "💡", calendar: "📆", clipboard: "📋", clock1: "🕐", closed_lock_with_key: "🔐",
   construction: "🚧", crossed_fingers: "🤞", eyes: "👀", fast_forward: "⏩", fire: "🔥", gear: "⚙️", grey_question: "❔", hammer_and_wrench: "🛠️",
   hand: "✋", heavy_check_mark: "✔️", hourglass: "⌛", hourglass_flowing_sand: "⏳", information_source: "ℹ️", key: "🔑",
   large_blue_circle: "🔵", large_green_circle: "🟢", large_orange_circle: "🟠", large_red_circle: "🔴", large_yellow_circle: "🟡",
