@@ -112,7 +112,7 @@ _LOOK = Look(
 
 def _life() -> list[Promotion]:
     """Approved twice, withdrawn once, written at the second try, and live."""
-    editions = [new(by=AMY)]
+    editions = [replace(new(by=AMY), dossier="d" * 32)]
 
     def go_on(after: Promotion) -> None:
         editions.append(after)

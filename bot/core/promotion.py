@@ -364,9 +364,16 @@ class Promotion:
         )
 
     def commit(self, *, at: datetime, revision: str) -> Promotion:
-        """The commit is on the remote branch."""
+        """The commit is on the remote branch; what led to it alone is not kept any more."""
         return self._move(
-            Phase.COMMITTED, at=at, what="committed", why=revision, revision=revision, committed_at=at
+            Phase.COMMITTED,
+            at=at,
+            what="committed",
+            why=revision,
+            revision=revision,
+            committed_at=at,
+            base=None,
+            dossier=None,
         )
 
     def ask_to_sync(self, *, by: str, at: datetime) -> Promotion:
