@@ -25,25 +25,28 @@ class Forge:
     @classmethod
     def of(cls, url: str, *, host: str | None, api: str | None, allow_local: bool) -> Forge:
         """From a git address, and what promote.yaml says besides; raises `ValueError` with what to say there."""
-        server, name = _parts(url)
+        server, port, name = _parts(url)
         kind = host or _kind(server)
         if kind is None:
             raise ValueError(f"pull requests need host: github or gitlab, as {server or url} does not tell")
         if not allow_local and not (_GITHUB if kind == "github" else _GITLAB).fullmatch(name):
             raise ValueError(f"pull requests need the repository's own address on its host, not {url}")
-        address = (api or _usual(kind, server)).rstrip("/")
+        address = (api or _usual(kind, server, port)).rstrip("/")
         _check(address, server, allow_local=allow_local)
         return cls(host=kind, api=address, name=name)
 
 
-def _parts(url: str) -> tuple[str, str]:
-    """The host, in small letters, and the repository's path on it."""
+def _parts(url: str) -> tuple[str, str, str]:
+    """The host, in small letters, `:8443` where the web is not at its usual port, and the repository's path there."""
+    port = ""
     if "://" not in url and (short := _SSH.fullmatch(url)):
         server, path = short["host"], short["path"]
     else:
         parts = urlsplit(url)
         server, path = parts.hostname or "", parts.path
-    return server.lower(), path.strip("/").removesuffix(".git")
+        if parts.scheme == "https" and parts.port:
+            port = f":{parts.port}"
+    return server.lower(), port, path.strip("/").removesuffix(".git")
 
 
 def _kind(server: str) -> str | None:
@@ -52,11 +55,11 @@ def _kind(server: str) -> str | None:
     return "gitlab" if server == "gitlab.com" else None
 
 
-def _usual(kind: str, server: str) -> str:
+def _usual(kind: str, server: str, port: str) -> str:
     """GitHub's own hosts have another one for the API, all others a path."""
     if kind == "gitlab":
-        return f"https://{server}/api/v4"
-    return f"https://api.{server}" if _kind(server) == "github" else f"https://{server}/api/v3"
+        return f"https://{server}{port}/api/v4"
+    return f"https://api.{server}" if _kind(server) == "github" else f"https://{server}{port}/api/v3"
 
 
 def _check(api: str, server: str, *, allow_local: bool) -> None:

@@ -46,7 +46,7 @@ class Forges:
         return await self._of(edit.target.repository).merge(edit, pull, revision=revision)
 
     async def close(self, edit: Edit, *, why: str) -> PullRequest | None:
-        """Say why in a comment, close it, and delete its branch."""
+        """Close it, say why in a comment, and delete its branch."""
         return await self._of(edit.target.repository).close(edit, why=why)
 
     async def probe(self, repository: Repository) -> str:

@@ -730,6 +730,7 @@ async def grid(teams: list[str]) -> AsyncIterator[SlackDirectory]:
             "auth.test": {"team_id": TEAM},
             "users.info": {"user": person},
             "usergroups.users.list": {"users": []},
+            "usergroups.list": {"usergroups": [{"id": CONTRACTORS, "date_delete": 0}]},
         }
         return web.json_response({"ok": True} | told[request.match_info["method"]])
 

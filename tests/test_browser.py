@@ -264,7 +264,7 @@ async def refused_approvals(visitor: Visitor, card: Locator) -> None:
 
 
 async def test_trouble_is_told_as_it_is(opened: Opening) -> None:
-    """Argo CD goes away during a rollout and is waited for; then pods crash, and the card has their word for it."""
+    """Argo CD goes away before the commit and is waited for; then pods crash, and the card has their word for it."""
     async with opened(dev="17", stage="16") as visitor:
         await visitor.turn("argocd_down")
         await visitor.send("/promote manual-app to prod")
@@ -275,7 +275,7 @@ async def test_trouble_is_told_as_it_is(opened: Opening) -> None:
         await visitor.turn("argocd_down")
         await visitor.become(AMY)
         await visitor.press_approve(card)
-        card = await visitor.sees("Rolling out: manual-app 16 → prod")
+        card = await visitor.sees("Approved: manual-app 16 → prod")
         await expect(card).to_contain_text("Argo CD is not available")
         await visitor.take_picture("09-argo-cd-down")
         await visitor.turn("argocd_down")

@@ -150,7 +150,9 @@ class World:
     async def type(self, text: str, user: str = DANA.id) -> str:
         """The private answer to `/promote …`."""
         nothing: Any = cast(Any, None)  # none of these words is for it
-        command = Command(promoter=nothing, keeper=self.keeper, notices=self.channels, client=nothing)
+        command = Command(
+            promoter=nothing, keeper=self.keeper, notices=self.channels, stats=nothing, client=nothing
+        )
         return await command.run({"user_id": user, "text": text, "trigger_id": "1.2.3"})
 
 

@@ -67,6 +67,12 @@ STEPS: dict[str, tuple[Step, Phase | None, set[Phase]]] = {
         set(Phase),  # of an emergency that is committed, whatever became of it
     ),
     "go_live": (lambda p, at: p.go_live(at=at, why="runs"), Phase.LIVE, {Phase.COMMITTED}),
+    "take_back": (lambda p, at: p.take_back(at=at, why="closed"), None, {Phase.APPROVED}),
+    "commit_late": (
+        lambda p, at: p.commit_late(at=at, revision="d" * 40, why="a newer one"),
+        Phase.SUPERSEDED,
+        {Phase.COMMITTING},
+    ),
     "fail": (
         lambda p, at: p.fail(at=at, why="broke"),
         Phase.FAILED,
@@ -135,6 +141,8 @@ def test_a_step_changes_nothing_of_what_was_asked(name: str) -> None:
     kept += ("requested_at", "request_seal", "reason", "expires_at", "changes", "digest", "source")
     if name == "draft_anew":  # what a machine asked for goes on from what an older one has brought
         kept = tuple(each for each in kept if each not in ("old_version", "content_hash", "changes"))
+    if name == "commit":  # git has it in writing from here on
+        kept = tuple(each for each in kept if each != "request_seal")
     for phase in allowed:
         before = standing(phase)
         after = take(before, LATER)

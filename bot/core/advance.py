@@ -16,7 +16,7 @@ from bot.core.errors import Conflict, Failed, Protected, Refused, Stale, Unavail
 from bot.core.gates import Answers
 from bot.core.newest import drafted_anew
 from bot.core.outcome import Outcome
-from bot.core.ports import PullState
+from bot.core.ports import PullRequest, PullState
 from bot.core.promotion import Phase, Promotion
 from bot.core.proposing import Proposing
 from bot.core.recording import NOW
@@ -198,7 +198,7 @@ class Engine(Proposing):
         if moved:
             anew = await drafted_anew(promotion, target, plan, store=self.store, sealer=self.sealer, at=now)
             return await self._end(promotion, target, anew or promotion.outdate(at=now, why=moved))
-        if (again := await self._held_by_gates(promotion, target)) is not None:
+        if (again := await self._held_by_gates(promotion, target, pull)) is not None:
             return again
         if promotion.branch or target.repository.mode is Mode.PR:
             return await self._propose(promotion, target, pull, base=plan.base, kept=kept)
@@ -207,7 +207,9 @@ class Engine(Proposing):
         await self._save(promotion, committing)
         return await self._push(committing, target, checked=plan.base)
 
-    async def _held_by_gates(self, promotion: Promotion, target: Target) -> timedelta | None:
+    async def _held_by_gates(
+        self, promotion: Promotion, target: Target, pull: PullRequest | None
+    ) -> timedelta | None:
         """Ask every gate once more: None where all are open; else when to look again, or what became of it is saved."""
         now, answers = self.clock.now(), await self._answers(promotion, target)
         if answers.are_open:
@@ -216,6 +218,9 @@ class Engine(Proposing):
         is_untried = not promotion.may_be_written
         may_open = all(answer.may_open or answer in answers.unknown for answer in answers.closed)
         if promotion.waits and is_untried and may_open:
+            is_known = len(answers.unknown) < len(answers.closed)
+            if is_known and pull and pull.state is PullState.OPEN:
+                return await self._take_back(promotion, target, why=answers.says)
             await self._wait_for_gates(promotion, answers)
             opens_in = answers.opens_at - now if answers.opens_at else GATES_ASKED_EVERY
             return min(max(opens_in, NOW), GATES_ASKED_EVERY)

@@ -144,7 +144,9 @@ class Asking(Cases):
         now = await self.values.current(target)
         way = await self._lighter(target, person, wanted, stack, since=at)
         skips = gates_passed(target, way=way, is_rollback=True)
-        draft = await self.drafting.draft_back(under(target, skips), wanted.image, skips=skips)
+        draft = await self.drafting.draft_back(
+            under(target, skips), wanted.image, brings=wanted.brings, skips=skips
+        )
         if (
             way and draft.plan.old_version != now.version
         ):  # what is directly before it was told of another one
@@ -222,15 +224,19 @@ class Asking(Cases):
             return None
         now = await self.values.current(target)
         earlier = [each for each in stack if not each.image.may_be(now)]
-        if not earlier or earlier[-1] != wanted or not await self._was_live(wanted.promotion):
+        if not earlier or earlier[-1] != wanted or not await self._was_live(wanted, target):
             return None
         is_soon = since is not None and self.clock.now() - since <= rule.within
         return Way.AT_ONCE if is_soon or await self._is_degraded(target) else None
 
-    async def _was_live(self, id: str | None) -> bool:
-        """Has somebody seen it live? What nobody knows any more takes the ordinary way."""
-        brought = await self._readable(id) if id else None
+    async def _was_live(self, wanted: rollback.Deployed, target: Target) -> bool:
+        """Has somebody seen this very build live there? What nobody knows any more takes the ordinary way."""
+        brought = await self._readable(wanted.promotion) if wanted.promotion else None
         if brought is None:
+            return False
+        # Anybody who may push can write a commit that names a promotion: what that brought is on record.
+        image = Image(version=brought.version, digest=brought.digest)
+        if (brought.target, image, brought.brings or "") != (target.name, wanted.image, wanted.brings):
             return False
         return brought.phase is Phase.LIVE or bool((await self.store.look(brought.id)).recovered)
 

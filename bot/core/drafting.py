@@ -104,12 +104,14 @@ class Drafting:
             answers=Answers((*first, *answers.each)),
         )
 
-    async def draft_back(self, target: Target, image: Image, *, skips: frozenset[Gate]) -> Draft:
-        """What it would be to bring back a build that stood there before."""
+    async def draft_back(
+        self, target: Target, image: Image, *, brings: str = "", skips: frozenset[Gate]
+    ) -> Draft:
+        """What it would be to bring back a build that stood there before, `brings` the revision of it, where one was."""
         _require_way_back(target)
         digest = await same_image.proved(self.images, target, image, where=target.environment)
         image = replace(image, digest=digest)
-        plan = await self.values.plan(target, image.version, digest=digest)
+        plan = await self.values.plan(target, image.version, digest=digest, brings=brings)
         proof = "the registry" if target.asks_registry else "its commit" if image.has_digest else ""
         found = Found(image=image, proof=proof, answers=())
         dossier, answers = await asyncio.gather(

@@ -1,6 +1,6 @@
 """What was promoted, by whom and why, as the trailers of our own commits tell it: git alone, no store.
 
-Whoever may push can write a commit in the bot's name, so nothing of a trailer is taken for granted: what must be there
+Whoever may push, or merge pull requests, can write a commit in the bot's name, so nothing of a trailer is taken for granted: what must be there
 and cannot be read is `unknown`, what need not be there is None, and every text is one line.
 """
 
@@ -44,7 +44,7 @@ class Entry:
     """One commit of ours: which version came where, when, and who wanted it."""
 
     at: datetime
-    """The commit's date, in UTC: when it was approved, or else asked for."""
+    """The commit's date, in UTC: when it was approved, or else asked for; when a host squashed or rebased it."""
     repository: Repository
     revision: str
     promotion: str

@@ -85,25 +85,25 @@ class Noticing:
         Returns what could not be followed, and why. What is seen of a branch for the first time counts as known.
         """
         reasons: list[str] = []
-        for repository, targets in self._first_targets().items():
+        for branch, targets in self._first_targets().items():
+            names = {target.repository.name for target in targets}
             try:
-                reasons += await self._look(repository, targets, fresh=repository.name in fresh)
+                reasons += await self._look(branch, targets, fresh=not names.isdisjoint(fresh))
             except PromoteError as error:
-                reasons.append(f"{repository.name}: {error}")
+                reasons.append(f"{', '.join(sorted(names))}: {error}")
         return tuple(reasons)
 
-    def _first_targets(self) -> Mapping[Repository, list[Target]]:
-        """Where versions enter the chain by an edit of a file, by the branch that holds it."""
-        found: dict[Repository, list[Target]] = {}
+    def _first_targets(self) -> Mapping[str, list[Target]]:
+        """Where versions enter the chain by an edit of a file, by the branch that holds it, whatever names that has."""
+        found: dict[str, list[Target]] = {}
         for target in self.catalog.targets:
             if self.catalog.is_first(target) and target.release is None:
-                found.setdefault(target.repository, []).append(target)
+                branch = f"{target.repository.url} {target.repository.branch}"
+                found.setdefault(branch, []).append(target)
         return found
 
-    async def _look(
-        self, repository: Repository, targets: Sequence[Target], *, fresh: bool
-    ) -> tuple[str, ...]:
-        branch = f"{repository.url} {repository.branch}"
+    async def _look(self, branch: str, targets: Sequence[Target], *, fresh: bool) -> tuple[str, ...]:
+        repository = targets[0].repository
         since = await self.board.looked_at(branch)
         found = await self.branches.arrivals(repository, targets, since=since, fresh=fresh)
         left: list[Brought] = []

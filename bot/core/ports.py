@@ -188,7 +188,7 @@ class Push:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """A commit of the bot's own, with the trailers of its message."""
+    """A commit of the bot's own, or what a host made of it, with the trailers of its message."""
 
     revision: str
     at: datetime
@@ -306,7 +306,10 @@ class ValuesRepository(Protocol):
         ...
 
     async def written(self, repository: Repository, *, limit: int) -> tuple[Written, ...]:
-        """The bot's own commits on the remote branch as it is now, newest first."""
+        """The bot's own commits on the remote branch as it is now, newest first.
+
+        Where they come by pull requests, also those that a host has squashed or rebased, whoever is their committer.
+        """
         ...
 
     async def is_on_branch(self, target: Target, revision: str) -> bool:
@@ -371,7 +374,7 @@ class PullRequests(Protocol):
         ...
 
     async def close(self, edit: Edit, *, why: str) -> PullRequest | None:
-        """Say why in a comment, close it, and delete its branch; safe to repeat.
+        """Close it, say why in a comment, and delete its branch; safe to repeat.
 
         Returns what it has come to: somebody may have merged it meanwhile. None where there never was one.
         """

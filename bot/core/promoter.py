@@ -42,6 +42,7 @@ class Promoter(Asking):
     async def approve(self, id: str, *, user: str, content_hash: str | None = None) -> Promotion:
         """Record one person's yes. `content_hash` is what the pressed button showed."""
         promotion, target, person = await self._authorised(Action.APPROVE, id, user)
+        promotion.require_open("approve")
         if doubt := self.sealer.doubt(promotion, target):
             raise Refused(f"{promotion.id} cannot be approved: {doubt}. Ask again with /promote.")
         if content_hash not in (None, promotion.content_hash):

@@ -69,7 +69,9 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
             Phase.EXPIRED,
         }
     ),
-    Phase.COMMITTING: frozenset({Phase.COMMITTED, Phase.APPROVED, Phase.STALE, Phase.FAILED}),
+    Phase.COMMITTING: frozenset(
+        {Phase.COMMITTED, Phase.APPROVED, Phase.STALE, Phase.FAILED, Phase.SUPERSEDED}
+    ),
     Phase.COMMITTED: frozenset({Phase.LIVE, Phase.FAILED, Phase.SUPERSEDED}),
     Phase.LIVE: frozenset(),
     Phase.FAILED: frozenset(),
@@ -264,7 +266,7 @@ class Promotion:
 
     def approve(self, approval: Approval) -> Promotion:
         """One more approval; raises `Refused` where it is too late or was given before."""
-        self._require_open("approve")
+        self.require_open("approve")
         if approval.at >= self.expires_at:
             raise Refused(f"{self.id} has expired; ask again with /promote.")
         if self.approved_by(approval.by.id):
@@ -277,7 +279,7 @@ class Promotion:
 
     def withdraw(self, *, by: str, at: datetime) -> Promotion:
         """Take back one's own approval, as long as the quorum is not reached."""
-        self._require_open("withdraw from")
+        self.require_open("withdraw from")
         if not self.approved_by(by):
             raise Refused(f"You have not approved {self.id}, so there is nothing to withdraw.")
         kept = tuple(approval for approval in self.approvals if approval.by.id != by)
@@ -285,7 +287,7 @@ class Promotion:
 
     def reject(self, *, by: str, at: datetime, why: str) -> Promotion:
         """One rejection ends it."""
-        self._require_open("reject")
+        self.require_open("reject")
         return self._end(Phase.REJECTED, at=at, by=by, why=why)
 
     def cancel(self, *, by: str | None, at: datetime, why: str | None) -> Promotion:
@@ -299,7 +301,9 @@ class Promotion:
         return self._end(Phase.EXPIRED, at=at, why=why)
 
     def supersede(self, *, at: datetime, why: str, outcome: Outcome | None = None) -> Promotion:
-        """A newer promotion or commit took its place."""
+        """A newer promotion or commit took its place; never while only git knows whether it was written."""
+        if self.phase is Phase.COMMITTING:
+            raise Refused(f"It is too late to replace {self.id}: {self.told}.")
         return self._end(Phase.SUPERSEDED, at=at, why=why, outcome=outcome)
 
     def outdate(self, *, at: datetime, why: str) -> Promotion:
@@ -336,6 +340,12 @@ class Promotion:
             raise Refused(f"{self.id} has no pull request to wait for: {self.told}.")
         return self._next(at=at, what="pull request", why=url, pull_request=url)
 
+    def take_back(self, *, at: datetime, why: str) -> Promotion:
+        """Its pull request is closed for now; the next one is opened when it may be merged."""
+        if self.phase is not Phase.APPROVED:
+            raise Refused(f"{self.id} has no pull request to take back: {self.told}.")
+        return self._next(at=at, what="taken back", why=why, pull_request=None)
+
     def start_commit(
         self, *, at: datetime, base: str, approvals: tuple[Approval, ...] | None = None
     ) -> Promotion:
@@ -364,7 +374,7 @@ class Promotion:
         )
 
     def commit(self, *, at: datetime, revision: str) -> Promotion:
-        """The commit is on the remote branch; what led to it alone is not kept any more."""
+        """The commit is on the remote branch; what only led to it is not kept any more."""
         return self._move(
             Phase.COMMITTED,
             at=at,
@@ -373,7 +383,21 @@ class Promotion:
             revision=revision,
             committed_at=at,
             base=None,
-            dossier=None,
+            request_seal=UNKNOWN,
+        )
+
+    def commit_late(self, *, at: datetime, revision: str, why: str) -> Promotion:
+        """The commit is on the remote branch, and a newer one on top of it is followed already."""
+        return self._move(
+            Phase.SUPERSEDED,
+            only=Phase.COMMITTING,
+            at=at,
+            what="superseded",
+            why=why,
+            revision=revision,
+            committed_at=at,
+            ended_at=at,
+            ending=why,
         )
 
     def ask_to_sync(self, *, by: str, at: datetime) -> Promotion:
@@ -422,7 +446,8 @@ class Promotion:
         }
         return story[self.phase]
 
-    def _require_open(self, verb: str) -> None:
+    def require_open(self, verb: str) -> None:
+        """Raise `Refused` unless it waits for approvals; `verb` is what somebody wants to do."""
         if self.phase is not Phase.REQUESTED:
             raise Refused(f"You cannot {verb} {self.id} any more: {self.told}.")
 

@@ -62,7 +62,15 @@ class Proposing(Recording):
 
     async def _proposed(self, promotion: Promotion, target: Target) -> PullRequest | None:
         """Its pull request as it is now, where it goes by one."""
-        return await self.pulls.find(self._edit(promotion, target)) if promotion.branch else None
+        if promotion.branch is None:
+            return None
+        try:
+            return await self.pulls.find(self._edit(promotion, target))
+        except Failed:
+            # A host that has shut us out must not hold the target for longer than it may wait.
+            if await self._may_not_be_written(promotion, target):
+                return None
+            raise
 
     async def _propose(
         self,
@@ -97,9 +105,22 @@ class Proposing(Recording):
         if promotion.pull_request != pull.url:
             return await self._save(promotion, promotion.open_pull_request(at=now, url=pull.url))
         await self.following.remember_baseline(promotion, target)
-        if pull.head == revision and await self.pulls.merge(edit, pull, revision=revision):
+        is_approved = pull.head == revision and await self._is_still(promotion)
+        if is_approved and await self.pulls.merge(edit, pull, revision=revision):
             return NOW
         return _pause(now - promotion.last.at)
+
+    async def _is_still(self, promotion: Promotion) -> bool:
+        """Has nobody decided otherwise while everything was checked? No save of ours stands before the merge."""
+        latest = await self.store.load(promotion.id)
+        return latest is not None and latest.edition == promotion.edition
+
+    async def _take_back(self, promotion: Promotion, target: Target, *, why: str) -> timedelta:
+        """Nobody may merge it while the gates are closed. That is on record before it is done: its closing is ours."""
+        if promotion.pull_request:
+            return await self._save(promotion, promotion.take_back(at=self.clock.now(), why=why))
+        await self.pulls.close(self._edit(promotion, target), why=_closed_gates(promotion, why))
+        return NOW
 
     async def _propose_instead(self, promotion: Promotion, target: Target, *, base: str) -> timedelta:
         """The branch takes no push: `committing` goes back to `approved`, and on by a pull request."""
@@ -114,6 +135,11 @@ class Proposing(Recording):
         """Merged, by whomever and however: the branch must hold that commit, and the commit our version."""
         revision = pull.revision or ""
         if not await self.values.is_on_branch(target, revision):
+            if await self._may_not_be_written(promotion, target):
+                why = (
+                    f"pull request {pull.number} was merged as {revision[:8]}, which the branch does not hold"
+                )
+                return await self._save(promotion, promotion.fail(at=self.clock.now(), why=why))
             raise Unavailable(
                 "the git host",
                 f"it says that pull request {pull.number} is merged, and its branch lacks that yet",
@@ -202,6 +228,10 @@ def _body(promotion: Promotion, edit: Edit) -> str:
 
 def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _closed_gates(promotion: Promotion, why: str) -> str:
+    return f"{promotion.id} may not be merged now; another one is opened when it may:\n\n{_indented(why)}"
 
 
 def _last_words(promotion: Promotion) -> str:

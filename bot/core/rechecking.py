@@ -19,7 +19,7 @@ from bot.core.membership import deciding, is_member, known_dossier, members_of
 from bot.core.people import Action
 from bot.core.policy import Gate, Members
 from bot.core.ports import Clock, Directory, Images, Plan, Store, ValuesRepository
-from bot.core.promotion import Approval, Promotion
+from bot.core.promotion import Approval, Phase, Promotion
 from bot.core.seals import FORGED, Sealer
 from bot.core.terms import gates_passed_by
 
@@ -203,6 +203,8 @@ class Rechecking:
         for other in await self.store.history(target):
             if other.id == promotion.id:
                 break
-            if not other.phase.is_final:
+            # A commit of others is noticed late: where the request goes on from it, it came before.
+            is_gone_on_from = other.phase is Phase.COMMITTED and other.version == promotion.old_version
+            if not (other.phase.is_final or is_gone_on_from):
                 return other
         return None

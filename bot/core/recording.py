@@ -29,16 +29,37 @@ class Recording(Rechecking):
         return await self._committed(committing, revision)
 
     async def _committed(self, promotion: Promotion, revision: str) -> timedelta:
-        """The commit is on the branch: this promotion is followed now, and the older one no more."""
+        """The commit is on the branch: this promotion is followed now, and the older one no more.
+
+        Where what is followed already lies on top of it, this one is the older.
+        """
         now = self.clock.now()
+        target = self.catalog.target(promotion.app, promotion.environment)
         await self._lock_after_rollback(promotion, now)
+        id = await self.store.followed(target)
+        other = await self._committed_still(id) if id and id != promotion.id else None
+        if other and await self._is_on_top(other, promotion, revision, target):
+            why = f"{other.id} brought {other.version}"
+            return await self._save(promotion, promotion.commit_late(at=now, revision=revision, why=why))
         changes = [Change(before=promotion, after=promotion.commit(at=now, revision=revision))]
-        older = await self.store.followed(self.catalog.target(promotion.app, promotion.environment))
-        if older and older != promotion.id and (before := await self._committed_still(older)):
+        if other:
             why = f"{promotion.id} brought {promotion.version}"
-            changes.append(Change(before=before, after=before.supersede(at=now, why=why)))
+            changes.append(Change(before=other, after=other.supersede(at=now, why=why)))
         await self.store.save(changes, holds=self._holds(promotion))
         return NOW
+
+    async def _is_on_top(self, other: Promotion, promotion: Promotion, revision: str, target: Target) -> bool:
+        """Does the commit that is followed hold ours? Then it is the newer one, and was only recorded sooner."""
+        if other.revision in (None, revision):
+            return False
+        relation = await self.values.relate(
+            target,
+            revision=str(other.revision),
+            commit=revision,
+            version=promotion.version,
+            digest=promotion.digest,
+        )
+        return bool(relation.contains)
 
     async def _lock_after_rollback(self, promotion: Promotion, now: datetime) -> None:
         """What was rolled back stays so until somebody unlocks it. Safe to repeat."""

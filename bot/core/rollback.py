@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from bot.core.errors import Refused
 from bot.core.ports import Written
 
 MOST_NAMED = 5
+REVISION = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,8 @@ class Deployed:
 
     image: Image
     promotion: str | None = None
+    brings: str = ""
+    """The revision that was brought, where the target follows tags; empty where our commit does not tell."""
 
 
 def deployed(written: Iterable[Written], target: Target) -> tuple[Deployed, ...]:
@@ -111,7 +115,12 @@ def _put(stack: list[Deployed], commit: Written, known: Collection[str]) -> None
 
 
 def _brought(commit: Written) -> Deployed:
-    return Deployed(image=_image(commit), promotion=commit.trailer("Promotion-Id") or None)
+    revision = commit.trailer("Revision")
+    return Deployed(
+        image=_image(commit),
+        promotion=commit.trailer("Promotion-Id") or None,
+        brings=revision if REVISION.fullmatch(revision) else "",
+    )
 
 
 def _image(commit: Written) -> Image:

@@ -16,11 +16,12 @@ MOST = 500
 
 
 def arrivals(
-    mirror: Mirror, targets: Sequence[Target], *, since: str | None, committer: tuple[str, str]
+    mirror: Mirror, targets: Sequence[Target], *, since: str | None, committer: tuple[str, str] | None
 ) -> Arrivals:
     """What came to the branch after `since`, as far as the copy knows; nothing where it does not know that one.
 
-    A merge counts as one change of the branch, made by whoever merged.
+    A merge counts as one change of the branch, made by whoever merged. `committer` is the bot; None: whoever merges what
+    it proposes, and then a merge that brings nothing but the bot's own commit is that commit.
     """
     tip = mirror.tip
     if since in (None, tip) or not mirror.knows(str(since)):
@@ -38,7 +39,7 @@ def arrivals(
 
 
 def _brought(
-    mirror: Mirror, target: Target, found: Sequence[Touched], *, tip: str, committer: tuple[str, str]
+    mirror: Mirror, target: Target, found: Sequence[Touched], *, tip: str, committer: tuple[str, str] | None
 ) -> list[Brought]:
     """The newest commit after which the file held what it holds now, and before it something else; at most one."""
     contents = [_content(mirror, each.logged.revision, target.path) for each in found]
@@ -50,15 +51,23 @@ def _brought(
     for touched, raw in zip((*found, None), contents, strict=True):
         held = _image(target, raw)
         if bringer and held not in (None, now):
-            return [_told(target, now, bringer, old=held, committer=committer)]
+            return [_told(mirror, target, now, bringer, old=held, committer=committer)]
         if held == now:
             bringer = touched
-    return [_told(target, now, bringer, old=None, committer=committer)] if bringer else []
+    return [_told(mirror, target, now, bringer, old=None, committer=committer)] if bringer else []
 
 
 def _told(
-    target: Target, now: Image, touched: Touched, *, old: Image | None, committer: tuple[str, str]
+    mirror: Mirror,
+    target: Target,
+    now: Image,
+    touched: Touched,
+    *,
+    old: Image | None,
+    committer: tuple[str, str] | None,
 ) -> Brought:
+    if committer is None:
+        touched = _merged(mirror, target, touched) or touched
     return Brought(
         target=target,
         image=now,
@@ -66,9 +75,18 @@ def _told(
         revision=touched.logged.revision,
         author=touched.author,
         subject=touched.subject,
-        is_ours=touched.logged.committer == committer,
+        is_ours=committer in (None, touched.logged.committer),
         trailers=touched.logged.trailers,
     )
+
+
+def _merged(mirror: Mirror, target: Target, merge: Touched) -> Touched | None:
+    """The one commit with our trailers that a merge brought to the file; None where it brought another or more."""
+    revision = merge.logged.revision
+    span = f"{mirror.parent(revision) or revision}..{revision}"
+    found = mirror.touching(span, places=[target.path], without=(), limit=2)
+    is_ours = len(found) == 1 and "Promotion-Id" in dict(found[0].logged.trailers)
+    return found[0] if is_ours else None
 
 
 def _content(mirror: Mirror, revision: str | None, path: str) -> bytes | None:

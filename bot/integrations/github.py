@@ -74,17 +74,17 @@ class GitHub:
         return False
 
     async def close(self, edit: Edit, *, why: str) -> PullRequest | None:
-        """Say why, close it, and delete its branch; safe to repeat."""
+        """Close it, say why, and delete its branch; safe to repeat."""
         found = await self.find(edit)
         if found and found.state is PullState.OPEN:
-            await self._api.ask(
-                "POST", f"{self._path}/issues/{found.number}/comments", body={"body": why}, expects={403}
-            )
             pull = f"{self._path}/pulls/{found.number}"
             await self._api.ask("PATCH", pull, body={"state": "closed"}, expects={422})
             found = await self._read(found.number)
             if found.state is PullState.OPEN:
                 raise Unavailable(SYSTEM, f"pull request #{found.number} is still open")
+            if found.state is PullState.CLOSED:  # only now, as whoever has to try again would say it again
+                comments = f"{self._path}/issues/{found.number}/comments"
+                await self._api.ask("POST", comments, body={"body": why}, expects={403})
         # There may be no such branch: 422 says so.
         ref = f"{self._path}/git/refs/heads/{quote(edit.branch)}"
         await self._api.ask("DELETE", ref, expects={404, 422})

@@ -82,15 +82,16 @@ class GitLab:
         return answer.status == 200 and self._api.object(answer).get("state") in ("merged", "locked")
 
     async def close(self, edit: Edit, *, why: str) -> PullRequest | None:
-        """Say why, close it, and delete its branch; safe to repeat."""
+        """Close it, say why, and delete its branch; safe to repeat."""
         found = await self.find(edit)
         if found and found.state is PullState.OPEN:
             request = f"{self._requests}/{found.number}"
-            await self._api.ask("POST", f"{request}/notes", body={"body": why}, expects={403})
             await self._api.ask("PUT", request, body={"state_event": "close"}, expects={400, 405, 409, 422})
             found = await self._read(found.number)
             if found.state is PullState.OPEN:
                 raise Unavailable(SYSTEM, f"merge request !{found.number} is still open")
+            if found.state is PullState.CLOSED:  # only now, as whoever has to try again would say it again
+                await self._api.ask("POST", f"{request}/notes", body={"body": why}, expects={403})
         branch = f"{self._path}/repository/branches/{quote(edit.branch, safe='')}"
         await self._api.ask("DELETE", branch, expects={404})
         return found

@@ -19,11 +19,12 @@ from typing import TypeVar
 
 import structlog
 
-from bot.core.catalog import UNKNOWN, Image, Repository, Target
+from bot.core.catalog import UNKNOWN, Image, Mode, Repository, Target
 from bot.core.dossier import Commits
 from bot.core.errors import Failed, PromoteError, Unavailable
 from bot.core.noticing import Arrivals
 from bot.core.ports import Author, Edit, Plan, Push, Written
+from bot.core.promotion import ID
 from bot.core.rollout import Relation
 from bot.integrations import proposal, releases, writer
 from bot.integrations.arrivals import arrivals
@@ -226,18 +227,22 @@ class GitRepository:
         return await self._ask(edit.target.repository, search)
 
     async def written(self, repository: Repository, *, limit: int) -> tuple[Written, ...]:
-        """The bot's own commits on the remote branch as it is now, newest first."""
+        """The bot's own commits on the remote branch as it is now, newest first.
+
+        Where they come by pull requests, also those that the host, or whoever merged, has squashed or rebased: every
+        commit with our trailers and a valid id. There it is trusted who may merge into the protected branch.
+        """
         asked_at = time.monotonic()
 
         def read(mirror: Mirror) -> tuple[Written, ...]:
             mirror.fetch(since=asked_at)
-            logged = mirror.newest("Promotion-Id: ", committer=self._committer, limit=limit)
+            logged = _newest(mirror, committer=self._hand_of(repository), limit=limit)
             if repository.beside:
-                logged = _by_date([*logged, *mirror.told_by_tags()])[:limit]
+                logged = _by_date([*logged, *releases.told(mirror, self._committer, besides=logged)])[:limit]
             return tuple(
                 Written(revision=each.revision, at=each.at, trailers=each.trailers)
                 for each in logged
-                if each.committer == self._committer and each.at
+                if each.at
             )
 
         return await self._ask(repository, read)
@@ -252,7 +257,7 @@ class GitRepository:
             # A copy that does not know what somebody has seen is behind.
             if fresh or (since and not mirror.knows(since)):
                 mirror.fetch(since=asked_at)
-            return arrivals(mirror, targets, since=since, committer=self._committer)
+            return arrivals(mirror, targets, since=since, committer=self._hand_of(repository))
 
         return await self._ask(repository, look)
 
@@ -283,7 +288,8 @@ class GitRepository:
         Where the digest is known and the file holds one, that one too.
         """
         repository, wanted = target.repository, Image(version=version, digest=digest)
-        key = (repository.url, target.path, target.keys, target.digests, revision, commit, wanted)
+        place = (repository.url, target.path, target.keys, target.digests, target.release)
+        key = (*place, revision, commit, wanted)
         if known := self._relations.get(key):
             return known
         if not REVISION.fullmatch(revision):
@@ -367,7 +373,11 @@ class GitRepository:
     def _history(
         self, mirror: Mirror, target: Target, places: Collection[str], without: Collection[str]
     ) -> History:
-        return History(mirror, target, places, without=without, committer=self._committer)
+        return History(mirror, target, places, without=without, committer=self._hand_of(target.repository))
+
+    def _hand_of(self, repository: Repository) -> tuple[str, str] | None:
+        """Whose commits are the bot's own; None for everybody's with our trailers, where a host may have merged them."""
+        return self._committer if repository.mode is Mode.PUSH else None
 
     async def _ask(self, repository: Repository, job: Callable[[Mirror], T]) -> T:
         """A question about the past does not end a promotion: a refusal is one more reason to ask again."""
@@ -442,6 +452,23 @@ def _holds(mirror: Mirror, target: Target, revision: str, wanted: Image) -> bool
         images = TargetFile(mirror.blob(revision, target.path), target).images()
         return all(image.may_be(wanted) for image in images)
     return False
+
+
+def _newest(mirror: Mirror, *, committer: tuple[str, str] | None, limit: int) -> list[Logged]:
+    """The newest commits of ours; git also finds some that only speak of one, and those do not count for the limit."""
+    asked = limit
+    while True:
+        found = mirror.newest("Promotion-Id: ", committer=committer, limit=asked)
+        ours = [each for each in found if _is_ours(each, committer)]
+        if len(ours) >= limit or len(found) < asked:
+            return ours[:limit]
+        asked *= 2
+
+
+def _is_ours(logged: Logged, committer: tuple[str, str] | None) -> bool:
+    if committer is None:
+        return ID.fullmatch(dict(reversed(logged.trailers)).get("Promotion-Id", "")) is not None
+    return logged.committer == committer
 
 
 def _by_date(logged: Iterable[Logged]) -> list[Logged]:

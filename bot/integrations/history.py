@@ -24,7 +24,7 @@ class History:
     """The commits of a branch to a target's places, without the promotions that the bot made.
 
     `places` are files and folders, `""` is everything, with what kustomize and helm read outside of them; the files
-    `without` do not count. `committer` is the bot.
+    `without` do not count. `committer` is the bot; None: whoever merges what it proposes.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class History:
         places: Collection[str],
         *,
         without: Collection[str],
-        committer: tuple[str, str],
+        committer: tuple[str, str] | None,
     ) -> None:
         self._mirror = mirror
         self._target = target
@@ -83,7 +83,7 @@ class History:
         """
         logged, target = found.logged, self._target
         trailers = dict(reversed(logged.trailers))
-        if logged.committer != self._committer or "Promotion-Id" not in trailers:
+        if self._committer not in (None, logged.committer) or "Promotion-Id" not in trailers:
             return False
         if (trailers.get("App"), trailers.get("Environment")) != (target.app, target.environment):
             return False

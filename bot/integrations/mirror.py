@@ -205,17 +205,23 @@ class Mirror:
         there = [f"--points-at={at}"] if at else []
         return self._run("for-each-ref", "--format=%(refname:lstrip=2)", *there, "refs/tags").out.split()
 
-    def told_by_tags(self, name: str = "") -> list[Logged]:
-        """The annotated tags with trailers, newest first, or one of them: each as the commit that it names."""
-        parts = ("*objectname", "taggername", "taggeremail:trim", "taggerdate:unix", "contents:body")
-        layout = "".join(f"%({part})%00" for part in parts)
-        listed = ("--sort=-taggerdate", f"--format={layout}", f"refs/tags/{name}")
+    def told_by_tags(self, name: str = "", *, is_held: bool = False, without: str = "") -> list[Logged]:
+        """The annotated tags with trailers, newest first: each as the commit that it names.
+
+        Those of a name alone, or under it where it ends with a slash; `is_held`: of what the branch holds;
+        `without` those under another one.
+        """
+        parts = ("refname:lstrip=2", "*objectname", "taggername", "taggeremail:trim", "taggerdate:unix")
+        layout = "".join(f"%({part})%00" for part in (*parts, "contents:body"))
+        held = [f"--merged={self._ref}"] if is_held else []
+        listed = ("--sort=-taggerdate", f"--format={layout}", *held, f"refs/tags/{name}")
         fields = iter(self._run("for-each-ref", *listed).out.split("\0"))
-        found = zip(fields, fields, fields, fields, fields, strict=False)
+        found = zip(*[fields] * 6, strict=False)
         # Git itself finds no trailers before a signature, which stands at the end of a tag's message.
         return [
             _logged(revision, name, email, at, body.strip().rpartition("\n\n")[2])
-            for revision, name, email, at, body in found
+            for tag, revision, name, email, at, body in found
+            if not (without and tag.strip().startswith(without))
         ]
 
     def beside(self, branch: str) -> str | None:
@@ -291,10 +297,13 @@ class Mirror:
         """The commits whose message holds `line`, oldest first, after a revision, or in all where that is gone."""
         return self._log(line, "--reverse", f"{after}..{self._ref}" if self.knows(after) else self._ref)
 
-    def newest(self, line: str, *, committer: tuple[str, str], limit: int) -> list[Logged]:
-        """This committer's commits whose message holds `line`, newest first; a `.mailmap` renames nobody."""
-        by = "{} <{}>".format(*committer)
-        return self._log(line, "--no-mailmap", f"--committer={by}", f"--max-count={limit}", self._ref)
+    def newest(self, line: str, *, committer: tuple[str, str] | None, limit: int) -> list[Logged]:
+        """This committer's commits whose message holds `line`, newest first; a `.mailmap` renames nobody.
+
+        None takes those of everybody, without merges: what such a one tells of is told by the commits that it brings.
+        """
+        by = ["--committer={} <{}>".format(*committer)] if committer else ["--no-merges"]
+        return self._log(line, "--no-mailmap", *by, f"--max-count={limit}", self._ref)
 
     def touching(
         self, *span: str, places: Iterable[str], without: Iterable[str], limit: int

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from bot.core.catalog import Image, Release, Target
 from bot.core.errors import Failed, Stale
 from bot.core.ports import Edit, Plan
 from bot.core.promotion import LineChange
-from bot.integrations.mirror import Mirror
+from bot.integrations.mirror import Logged, Mirror
 from bot.integrations.target_file import TargetFile
 from bot.integrations.values import ValuesFile, line_changes
 
@@ -114,15 +114,39 @@ def made_tag(
 ) -> dict[str, str]:
     """The tag object that has to be pushed with the edit, by its name; nothing where the tag is there already."""
     name = tag_name(edit, release)
-    found = mirror.tagged(name)
-    if found == edit.brings:
+    if release.tag and _is_there(mirror, name, edit.brings):
         return {}
-    if found is not None:
+    if mirror.tagged(name):  # without its record nothing would tell who approved it
         raise Failed(
-            f"The tag {name} is there already, on {found[:8]} and not on {edit.brings[:8]}. "
-            "Take it away, or build the version anew under another number."
+            f"The tag {name} is there already, and I did not make it. Take it away, and ask for the promotion again."
         )
     return {name: mirror.tag(name, edit.brings, tagger=tagger, message=edit.message, sign=sign)}
+
+
+def is_brought(mirror: Mirror, edit: Edit, release: Release, revision: str) -> bool:
+    """Is that what the edit brings, and is the target there? Who may make tags need not be let onto the branch."""
+    return revision == edit.brings and (bool(release.tag) or mirror.contains(mirror.tip, revision))
+
+
+def told(mirror: Mirror, by: tuple[str, str], *, besides: Sequence[Logged]) -> list[Logged]:
+    """The tags of this tagger that tell of promotions which no commit tells of; records only of what the branch holds."""
+    known = {_promotion(each) for each in besides}
+    found = (*mirror.told_by_tags(RECORD, is_held=True), *mirror.told_by_tags(without=RECORD))
+    return [each for each in found if each.committer == by and _promotion(each) not in known]
+
+
+def _promotion(logged: Logged) -> str:
+    return dict(reversed(logged.trailers)).get("Promotion-Id", "")
+
+
+def _is_there(mirror: Mirror, name: str, revision: str) -> bool:
+    """Does a tag stand on the revision? Raises `Failed` where it stands elsewhere."""
+    if (found := mirror.tagged(name)) in (None, revision):
+        return found is not None
+    raise Failed(
+        f"The tag {name} is there already, on {str(found)[:8]} and not on {revision[:8]}. "
+        "Take it away, or build the version anew under another number."
+    )
 
 
 def _offered(mirror: Mirror, release: Release, image: Image) -> str:
@@ -145,8 +169,10 @@ def _require_source(mirror: Mirror, release: Release, revision: str) -> None:
 def _require_way(
     mirror: Mirror, target: Target, release: Release, *, now: str, wanted: str, version: str
 ) -> None:
-    """Raise `Failed` where a branch would not go forward, or where nobody would follow the new tag."""
+    """Raise `Failed` where a branch would not go forward, or where the tag is elsewhere, or nobody would follow it."""
     branch = target.repository.branch
+    if release.tag:
+        _is_there(mirror, release.tag_of(version), wanted)
     if not release.tag and not mirror.contains(wanted, now):
         raise Failed(
             f"{branch} holds commits that {wanted[:8]} of {release.source} does not, so it cannot be moved "

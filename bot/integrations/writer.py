@@ -328,7 +328,13 @@ def find(mirror: Mirror, edit: Edit, *, committer: tuple[str, str]) -> str | Non
         "Environment": edit.target.environment,
         "New-Version": edit.new,
     }
-    for logged in (*mirror.search(id_line(edit), after=edit.base), *told_by_tag(mirror, edit)):
+    release = edit.target.release
+    told = (
+        each
+        for each in told_by_tag(mirror, edit)
+        if release and releases.is_brought(mirror, edit, release, each.revision)
+    )
+    for logged in (*mirror.search(id_line(edit), after=edit.base), *told):
         # Where a trailer stands twice, the first one counts.
         if logged.committer == committer and wanted.items() <= dict(reversed(logged.trailers)).items():
             return logged.revision

@@ -91,6 +91,7 @@ def _line(promotion: Promotion, event: Event) -> str:
         "approved": ":ballot_box_with_check: Nothing more to wait for: checking everything once more, then committing",
         "proposing": "",
         "pull request": f":twisted_rightwards_arrows: Opened {proposal(event.why)}",
+        "taken back": f":twisted_rightwards_arrows: Closed the pull request for now{why}",
         "quorum lost": f":warning: Waiting for approval again{why}",
         "committing": ":writing_hand: Writing the commit",
         "not written": "",  # the card says what it waits for; a line for each try would bury the story
