@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from bot.app import TOKEN_WARNED, Outside, open_outside, sealer
+from bot.app import TOKEN_WARNED
 from bot.core.catalog import Application, Catalog, Target
 from bot.core.errors import NoGroup, PromoteError
 from bot.core.image_name import ImageName
@@ -20,6 +20,7 @@ from bot.integrations.argocd import ArgoCD
 from bot.integrations.calendar import CronCalendar
 from bot.integrations.signing import CommitSigner
 from bot.integrations.slack import HISTORY_SCOPES, SCOPES
+from bot.outside import Outside, open_outside, sealer
 from bot.settings import Settings
 from bot.watching import Watching
 

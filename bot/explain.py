@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from bot.app import Outside, open_outside
 from bot.core import gates, people
 from bot.core import promotion as promotions
 from bot.core.cases import groups_for
@@ -26,6 +25,7 @@ from bot.core.people import Action, Person, Role
 from bot.core.policy import Gate, Members, Policy
 from bot.core.ports import Directory, Store
 from bot.core.promotion import Promotion, Signer
+from bot.outside import Outside, open_outside
 from bot.settings import Settings
 
 GOES, STAYS, UNKNOWN = 0, 1, 2

@@ -23,6 +23,8 @@ TOKEN_ENDS = Gauge(
 )
 ARGOCD_CALLS = Counter("promote_argocd_calls_total", "Calls to Argo CD", ["server", "call", "status"])
 
+log = structlog.get_logger()
+
 URL_CREDENTIALS = re.compile(r"(?<=://)[^@\s\"']+@")
 TOKENS = re.compile(
     r"\b(xox[abeprs]-[\w-]+|xapp-[\w-]+|gh[oprsu]_[\w.-]+|github_pat_\w+|glpat-[\w-]+|eyJ[\w-]+\.[\w-]+\.[\w-]+)"
@@ -81,3 +83,9 @@ def set_up(secrets: Iterable[str] = (), *, level: str = "INFO") -> None:
     logging.getLogger("slack_bolt").setLevel(logging.ERROR)  # it warns of choices that are meant
     for noisy in ("slack_sdk", "httpx", "httpcore", "aiohttp.access", "git", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def alarm(sentence: str) -> None:
+    """Say what an operator has to read, and count it."""
+    ALARMS.inc()
+    log.error("alarm", what=sentence)

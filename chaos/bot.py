@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bot import app
+from bot import app, outside
 from bot.core.errors import Unavailable
 from bot.core.ports import Change, Edit
 from bot.core.promotion import ID, Promotion
@@ -63,7 +63,7 @@ PORTS: dict[str, tuple[str, Collection[str]]] = {
     ),
     "SlackDirectory": ("Slack", {"person", "members", "owner_of"}),
 }
-"""What `bot.app` builds its ports with; the system's name for people; the calls that cross."""
+"""What `bot.outside` builds its ports with; the system's name for people; the calls that cross."""
 
 
 class Boundary:
@@ -169,9 +169,11 @@ def _about(args: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def surround(boundary: Boundary) -> None:
-    """Let `bot.app` build every port with the boundary around it."""
+    """Let `bot.outside` build every port with the boundary around it."""
     for name, (system, calls) in PORTS.items():
-        setattr(app, name, _building(getattr(app, name), system=system, calls=calls, boundary=boundary))
+        setattr(
+            outside, name, _building(getattr(outside, name), system=system, calls=calls, boundary=boundary)
+        )
 
 
 def _building(real: Callable[..., Any], **around: Any) -> Callable[..., Port]:

@@ -18,7 +18,6 @@ from redis.asyncio import Redis
 from test_story import QUICK
 from world import AMY, CHANNEL, DANA, World, push, wait_until, world_in
 
-from bot.app import SystemClock
 from bot.ci import set_image
 from bot.core.board import BadVersion, Lock, Scope
 from bot.core.errors import Refused
@@ -26,6 +25,7 @@ from bot.core.ports import Change
 from bot.core.promotion import Phase, Promotion, PromotionId
 from bot.core.reconciling import Reconciling
 from bot.integrations.gitops import GitRepository
+from bot.outside import SystemClock
 from bot.playground import repository as sample
 from bot.playground.workshop import Workshop
 from bot.settings import Settings

@@ -27,7 +27,6 @@ from rollout_cases import TARGET
 from world import AMY, ARGOCD_TOKEN, DANA, World
 
 from bot import check
-from bot.app import Outside, argo_cd
 from bot.config_models import Config
 from bot.core.catalog import Application
 from bot.core.errors import Unavailable
@@ -38,6 +37,7 @@ from bot.forge_access import Forges
 from bot.integrations import argocd_sync
 from bot.integrations.argocd import ArgoCD, Server
 from bot.messages import answers
+from bot.outside import Outside, argo_cd
 from bot.playground.argocd.access import make_token
 from bot.playground.argocd.server import SimulatedApplication, SimulatedArgoCD, SimulatedSource
 from bot.playground.repository import create_repository

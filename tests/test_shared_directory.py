@@ -11,12 +11,12 @@ import pytest
 from redis_servers import opened
 from world import AMY, BEN, BOT_TOKEN, DANA, GROUP, SEAL_SECRET, SIGNING_SECRET, populate
 
-from bot.app import SystemClock
 from bot.core.errors import NoGroup, Unavailable
 from bot.core.seals import Sealer
 from bot.integrations.board import RedisBoard
 from bot.integrations.redis_address import connect
 from bot.integrations.slack import SlackDirectory, web_client
+from bot.outside import SystemClock
 from bot.playground.slack.fake import FakeSlack
 from bot.shared_directory import SharedDirectory
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import web
 
-from bot.app import Outside, bolt
+from bot.app import bolt
 from bot.config import build_catalog
 from bot.config_models import Config
 from bot.core.advance import Engine
@@ -49,6 +49,7 @@ from bot.integrations.registry import Registry
 from bot.integrations.rulebook import RedisRulebook
 from bot.integrations.slack import SlackAnnouncer, SlackDirectory, web_client
 from bot.integrations.store import RedisStore, connect
+from bot.outside import Outside
 from bot.playground import repository as sample
 from bot.playground.argocd.server import SimulatedApplication, SimulatedArgoCD
 from bot.playground.slack.fake import FakeSlack, Reply
