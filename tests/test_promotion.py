@@ -141,8 +141,6 @@ def test_a_step_changes_nothing_of_what_was_asked(name: str) -> None:
     kept += ("requested_at", "request_seal", "reason", "expires_at", "changes", "digest", "source")
     if name == "draft_anew":  # what a machine asked for goes on from what an older one has brought
         kept = tuple(each for each in kept if each not in ("old_version", "content_hash", "changes"))
-    if name == "commit":  # git has it in writing from here on
-        kept = tuple(each for each in kept if each != "request_seal")
     for phase in allowed:
         before = standing(phase)
         after = take(before, LATER)

@@ -383,7 +383,7 @@ class Promotion:
             revision=revision,
             committed_at=at,
             base=None,
-            request_seal=UNKNOWN,
+            approved_at=None,
         )
 
     def commit_late(self, *, at: datetime, revision: str, why: str) -> Promotion:

@@ -116,18 +116,15 @@ class Rechecking:
         return Answers((*order, *others.each))
 
     async def _order(self, promotion: Promotion, source: Target | None) -> tuple[Answer, ...]:
-        """Does the environment before run the version as it did when it was asked for, or has it gone on since?
-
-        Git and Argo CD are asked side by side; where git says that the version is gone, nobody waits for Argo CD.
-        """
+        """Does the environment before run the version as it did when it was asked for, or has it gone on since?"""
         if source is None:
             return ()
         wanted = promotion.version
-        runs = asyncio.create_task(answered(Gate.ORDER, lambda: self._still_runs(source, wanted)))
-        try:
-            return await answered(Gate.ORDER, lambda: self._went_on(source, wanted)) or await runs
-        finally:
-            runs.cancel()
+        went, runs = await asyncio.gather(
+            answered(Gate.ORDER, lambda: self._went_on(source, wanted)),
+            answered(Gate.ORDER, lambda: self._still_runs(source, wanted)),
+        )
+        return went or runs
 
     async def _went_on(self, source: Target, wanted: str) -> tuple[Answer, ...]:
         """What the branch says; nothing where it still holds the version, and then its history is not read either."""
