@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from bot.core.membership import deciding, is_member, require_somebody
 from bot.core.people import Person
 from bot.core.policy import NOBODY, Listed, Policy, Probe, Window
 from bot.core.ports import Calendar, Directory
+from bot.core.together import together
 from bot.git_access import COMMITTER, signers, unsigned
 from bot.integrations.argocd import ArgoCD
 from bot.integrations.calendar import CronCalendar
@@ -304,7 +304,7 @@ async def _sources(outside: Outside) -> AsyncIterator[Line]:
 async def _probes(outside: Outside) -> AsyncIterator[Line]:
     """Each probe, asked once with what would go: what the environment before holds."""
     asked = [(target, probe) for target in outside.catalog.targets for probe in target.policy.probes]
-    for line in await asyncio.gather(*(_probe(outside, target, probe) for target, probe in asked)):
+    for line in await together(*(_probe(outside, target, probe) for target, probe in asked)):
         yield line
 
 
@@ -383,7 +383,7 @@ async def _rights(argocd: ArgoCD, application: Application, name: str) -> Line:
 
 
 async def _targets(outside: Outside) -> AsyncIterator[Line]:
-    lines = await asyncio.gather(*(_target(outside, target) for target in outside.catalog.targets))
+    lines = await together(*(_target(outside, target) for target in outside.catalog.targets))
     for found in lines:
         for line in found:
             yield line

@@ -20,6 +20,7 @@ from bot.core.catalog import Image, Source, Target
 from bot.core.dossier import Commits
 from bot.core.errors import Failed, PromoteError, Unavailable
 from bot.core.ports import Images
+from bot.core.together import together
 from bot.integrations.cleanroom import Credential
 from bot.integrations.source_log import SourceLog
 from bot.settings import Settings
@@ -133,7 +134,7 @@ class SourceCommits:
         if not target.asks_registry:
             raise _Unknown("no registry is asked for this image, so its labels cannot be read")
         ends_at = asyncio.get_running_loop().time() + self._within
-        both = asyncio.gather(*(self._revision(target, source, image) for image in (old, new)))
+        both = together(*(self._revision(target, source, image) for image in (old, new)))
         before, after = await _until(ends_at, both, "the registry", "it did not answer in time")
         key = (source.url, before, after)
         found = self._known.get(key)

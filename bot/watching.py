@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import posixpath
 import re
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from bot.core.catalog import Application, Catalog, Target
 from bot.core.dossier import MOST, Commit, Commits
 from bot.core.errors import Failed
+from bot.core.together import together
 from bot.integrations.argocd import ArgoCD
 from bot.integrations.argocd_rendering import Rendering, override_of
 from bot.integrations.gitops import GitRepository
@@ -42,7 +42,7 @@ class Watching:
         if reasons := [rendering.unknown for rendering in renderings if rendering.unknown]:
             return Commits(unknown="; ".join(dict.fromkeys(reasons))), waits_for_sync
         running = {rendering.revision for rendering in renderings if rendering.revision}
-        found = await asyncio.gather(
+        found = await together(
             *(
                 self._commits(target, [each for each in renderings if each.revision == revision], revision)
                 for revision in sorted(running)
@@ -57,7 +57,7 @@ class Watching:
 
     async def differences(self, target: Target, source: Target) -> tuple[str, ...]:
         """The keys in which their values files differ although nobody expects it. Raises `Unavailable`, `Failed`."""
-        ours, theirs = await asyncio.gather(self._gitops.document(target), self._gitops.document(source))
+        ours, theirs = await together(self._gitops.document(target), self._gitops.document(source))
         differing = (key for key in dict.fromkeys((*ours, *theirs)) if ours.get(key) != theirs.get(key))
         return tuple(key for key in differing if not is_expected(key, target.expected_differences))
 
@@ -86,8 +86,8 @@ class Watching:
             f"or let nobody else push to {branch} without a review"
         )
 
-    async def _renderings(self, target: Target) -> list[Rendering]:
-        return await asyncio.gather(*(self._rendering(target, each) for each in target.applications))
+    async def _renderings(self, target: Target) -> tuple[Rendering, ...]:
+        return await together(*(self._rendering(target, each) for each in target.applications))
 
     async def _rendering(self, target: Target, application: Application) -> Rendering:
         """What cannot be read is unknown, and nobody may rely on its being synced."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from bot.core.board import Board
 from bot.core.errors import Closed, PromoteError
 from bot.core.measuring import Measuring, Statistics
+from bot.core.together import together
 from bot.messages import chart, stats
 from handlers.grammar import Stats
 
@@ -47,7 +48,7 @@ class Telling:
         channels = list(dict.fromkeys(with_news))
         if len(channels) > MOST_CHANNELS:
             return [stats.not_shown_everywhere(len(channels))]
-        return await asyncio.gather(*(self._show(found, channel, user) for channel in channels))
+        return await together(*(self._show(found, channel, user) for channel in channels))
 
     async def _show(self, found: Statistics, channel: str, user: str) -> str:
         own = tuple(each for each in found.targets if each.target.channel == channel)

@@ -40,11 +40,25 @@ def public(node: ast.Module | ast.ClassDef) -> Iterator[tuple[str, ast.AST]]:
     for child in node.body:
         if not isinstance(child, Function | ast.ClassDef) or child.name.startswith("_"):
             continue
-        if any(isinstance(each, ast.Attribute) and each.attr == "setter" for each in child.decorator_list):
-            continue  # its property tells what it is
+        if any(ast.unparse(each).endswith((".setter", "overload")) for each in child.decorator_list):
+            continue  # its property, or the function itself, tells what it is
         yield child.name, child
         if isinstance(child, ast.ClassDef):
             yield from ((f"{child.name}.{name}", inner) for name, inner in public(child))
+
+
+def test_no_question_is_left_behind() -> None:
+    """What is asked side by side goes by `together`: `asyncio.gather` lets the others go on where one has failed."""
+    calls = [
+        (file.name, ast.unparse(node))
+        for file in CODE
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "asyncio.gather"
+    ]
+    assert len(calls) > 5
+    assert not [
+        each for each in calls if "return_exceptions=True" not in each[1] and "aclose()" not in each[1]
+    ]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "bot" / "core").glob("*.py")), ids=lambda file: file.name)

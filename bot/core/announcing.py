@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,6 +13,7 @@ from bot.core.outcome import Outcome
 from bot.core.ports import Announcer, Card, Clock, Cluster, Store
 from bot.core.promotion import Phase, Promotion
 from bot.core.rollout import Look
+from bot.core.together import together
 
 EDIT_AT_MOST_EVERY = timedelta(seconds=3)
 EDITS_A_MINUTE = 40
@@ -186,9 +186,7 @@ class Announcing:
         card = await self.store.card(promotion.id)
         if card.are_logs_sent or card.ts is None:
             return
-        found = await asyncio.gather(
-            *(cluster.last_words(each, target.image) for each in target.applications)
-        )
+        found = await together(*(cluster.last_words(each, target.image) for each in target.applications))
         with contextlib.suppress(Conflict, Unavailable, Gone):
             card = await self.store.save_card(promotion.id, replace(card, are_logs_sent=True))
             if words := "\n".join(each for each in found if each):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,6 +21,7 @@ from bot.core.ports import Change
 from bot.core.promotion import Decision, Phase, Promotion, Terms, Way
 from bot.core.seals import request_words
 from bot.core.terms import gates_passed, under
+from bot.core.together import together
 
 MOST_COMMITS = 500
 """How far back a rollback looks for what was there before, in commits of ours."""
@@ -244,7 +244,7 @@ class Asking(Cases):
         """Where nobody can tell it is not, and the ordinary way is still there."""
         looks = (self.cluster.observe(target, each, refresh=False) for each in target.applications)
         try:
-            facts = await asyncio.gather(*looks)
+            facts = await together(*looks)
         except (Unavailable, Failed):
             return False
         return any(each.health == "Degraded" for each in facts)
@@ -393,9 +393,9 @@ class Asking(Cases):
     async def _failed(self, stack: Sequence[rollback.Deployed]) -> frozenset[str]:
         """Of the newest promotions that brought these, those that nobody has seen live, although somebody looked."""
         newest = [each.promotion for each in stack if each.promotion][-MOST_ASKED:]
-        found = await asyncio.gather(*(self._readable(id) for id in newest))
+        found = await together(*(self._readable(id) for id in newest))
         failed = [each.id for each in found if each and _never_ran(each)]
-        looks = await asyncio.gather(*(self.store.look(id) for id in failed))
+        looks = await together(*(self.store.look(id) for id in failed))
         return frozenset(id for id, look in zip(failed, looks, strict=True) if not look.recovered)
 
     async def _busy(self, target: Target, busy: TargetBusy) -> TargetBusy:

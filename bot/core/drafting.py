@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from bot.core.guarding import RuleChanges
 from bot.core.policy import Gate
 from bot.core.ports import Cluster, Directory, Images, Plan, Sources, ValuesRepository, Watched
 from bot.core.rollout import ApplicationFacts
+from bot.core.together import together
 from bot.core.trailers import one_line
 
 LONGEST_SUBJECT = 60
@@ -28,11 +28,12 @@ SIGNED = re.compile(r"\([A-Z0-9]+/([UW][A-Z0-9]+)\)$")
 
 
 class GatesClosed(Refused):
-    """Something stands in the way; `answers` says what all gates say."""
+    """Something stands in the way: `draft` has what all gates say, `reason` is why somebody asked."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, *, reason: str | None = None) -> None:
         super().__init__(draft.answers.says)
         self.draft = draft
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,7 @@ class Drafting:
         found = await self._found(target, source, version, digest)
         image = found.image
         plan = await self.values.plan(target, image.version, digest=image.digest, brings=found.brings)
-        dossier, answers = await asyncio.gather(
+        dossier, answers = await together(
             self._dossier(target, source, plan, found),
             self.gatekeeper.ask(target, source, image, skips=skips, asker=asker),
         )
@@ -114,7 +115,7 @@ class Drafting:
         plan = await self.values.plan(target, image.version, digest=digest, brings=brings)
         proof = "the registry" if target.asks_registry else "its commit" if image.has_digest else ""
         found = Found(image=image, proof=proof, answers=())
-        dossier, answers = await asyncio.gather(
+        dossier, answers = await together(
             self._dossier(target, None, plan, found),
             self.gatekeeper.ask(target, None, image, skips=skips, is_rollback=True),
         )
@@ -137,7 +138,7 @@ class Drafting:
     async def seen(self, target: Target, *, anew: bool = False) -> Sequence[ApplicationFacts]:
         """One look at each application; `anew` has Argo CD compare first. Raises `Unavailable`, `Failed`."""
         looks = (self._compared(target, each, anew=anew) for each in target.applications)
-        return await asyncio.gather(*looks)
+        return await together(*looks)
 
     async def held(self, target: Target, source: Target) -> Image:
         """What could go from its source to a target, by the file or by the pods; `Refused` where nothing runs well."""
@@ -228,7 +229,7 @@ class Drafting:
         return replace(facts, name=target.called(application))
 
     async def _dossier(self, target: Target, source: Target | None, plan: Plan, found: Found) -> Dossier:
-        commits, watched, differences, ran, last = await asyncio.gather(
+        commits, watched, differences, ran, last = await together(
             self._commits(target, plan, found.image),
             self._watched(target, plan),
             self._differences(target, source),
@@ -268,7 +269,7 @@ class Drafting:
         """Whose addresses these are, as far as anybody knows."""
         known = {each: self.catalog.identities[each] for each in addresses if each in self.catalog.identities}
         asked = sorted(addresses - known.keys())[:MOST_READ]
-        found = await asyncio.gather(*(self.directory.owner_of(each) for each in asked))
+        found = await together(*(self.directory.owner_of(each) for each in asked))
         return known | {each: owner for each, owner in zip(asked, found, strict=True) if owner}
 
     async def _watched(self, target: Target, plan: Plan) -> tuple[Commits | None, bool]:
@@ -294,7 +295,7 @@ class Drafting:
         if source is None:
             return Dossier()
         place = (source.app, source.environment)
-        soaked, reports = await asyncio.gather(
+        soaked, reports = await together(
             self.board.soaked(*place, image), self.board.reports(*place, image.version)
         )
         words = sorted(

@@ -28,6 +28,7 @@ from bot.core.rollout import (
     next_look,
     wants_refresh,
 )
+from bot.core.together import together
 
 BASELINE_WITHIN = 2.0
 """Seconds that a commit waits for a look at what it will change."""
@@ -65,7 +66,7 @@ class Following:
 
     async def remember_baseline(self, promotion: Promotion, target: Target) -> None:
         """How the applications are right before the commit, as far as Argo CD tells it at once."""
-        found = await asyncio.gather(*(self._baseline(target, each) for each in target.applications))
+        found = await together(*(self._baseline(target, each) for each in target.applications))
         look = await self.store.look(promotion.id)
         baseline = tuple(each for each in found if each)
         await self.store.save_look(promotion.id, replace(look, baseline=baseline))
@@ -109,7 +110,7 @@ class Following:
     ) -> tuple[Progress, ...]:
         """The progress of every application, from one look at each."""
         return tuple(
-            await asyncio.gather(
+            await together(
                 *(
                     self._progress(promotion, target, each, look, known.get(each.key))
                     for each in target.applications

@@ -15,6 +15,7 @@ from bot.core.gates import Answer, Answers
 from bot.core.policy import Gate, Probe
 from bot.core.ports import Calendar, Clock, Probes, Watched
 from bot.core.seals import Sealer
+from bot.core.together import together
 
 WITHIN = 8.0
 """Seconds in which a gate must answer."""
@@ -52,7 +53,7 @@ class Gatekeeper:
         if is_quick:
             questions = [each for each in questions if each[0] not in (Gate.PROBES, Gate.PARITY)]
         asked = [(gate, question) for gate, question in questions if gate not in skips]
-        answers = await asyncio.gather(*(answered(gate, question) for gate, question in asked))
+        answers = await together(*(answered(gate, question) for gate, question in asked))
         return Answers(tuple(answer for found in answers for answer in found))
 
     def _questions(

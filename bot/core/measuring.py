@@ -14,6 +14,7 @@ from bot.core.history import TIMES, moment
 from bot.core.ports import Clock, Store, ValuesRepository, Written
 from bot.core.promotion import Phase, Promotion
 from bot.core.stats import Numbers, Place, Records, by_target, ids, measure
+from bot.core.together import together
 
 WINDOW = timedelta(days=30)
 SHORTEST, LONGEST = timedelta(hours=1), timedelta(days=366)
@@ -144,7 +145,7 @@ class Measuring:
                 )
             found[repository] = _Branch(written=by_target(written), since=begins)
 
-        await asyncio.gather(*map(read, repositories))
+        await together(*map(read, repositories))
         return found, sorted(doubts)
 
     async def _records(self, wanted: Collection[str]) -> tuple[Records, int]:
@@ -166,7 +167,7 @@ class Measuring:
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READ_WITHIN):
-                await asyncio.gather(*map(read, wanted))
+                await together(*map(read, wanted))
         return Records(promotions=promotions, recovered=recovered), len(unread)
 
     def _first(self, app: str) -> Target:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
 from bot.core import people
@@ -12,6 +11,7 @@ from bot.core.people import Person
 from bot.core.policy import Members, Policy
 from bot.core.ports import Directory, Store
 from bot.core.promotion import Promotion
+from bot.core.together import together
 from bot.core.trailers import one_line
 
 MOST_NAMED = 5
@@ -27,7 +27,7 @@ async def members_of(
     Of `known` it must be known: raises `NoGroup` where one of those is disabled or gone.
     """
     names = sorted(known.union(groups))
-    found = await asyncio.gather(*(_members(directory, group, is_needed=group in known) for group in names))
+    found = await together(*(_members(directory, group, is_needed=group in known) for group in names))
     return dict(zip(names, found, strict=True))
 
 

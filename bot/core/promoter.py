@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from bot.core.ports import Card
 from bot.core.promotion import Approval, Decision, Event, Phase, Promotion
 from bot.core.rollout import ApplicationFacts, Stage
 from bot.core.terms import gates_passed_by
+from bot.core.together import together
 
 MOST_PLACES = 30
 MOST_COMMITS = 1000
@@ -138,7 +138,7 @@ class Promoter(Asking):
             for each in target.applications
             if (progress := look.of(each)) and progress.stage is Stage.UNSYNCED and progress.may_sync
         ]
-        still = await asyncio.gather(*(self._still_waits(promotion, target, each) for each in waited))
+        still = await together(*(self._still_waits(promotion, target, each) for each in waited))
         return [each for each, waits in zip(waited, still, strict=True) if waits]
 
     async def _still_waits(self, promotion: Promotion, target: Target, application: Application) -> bool:
@@ -215,7 +215,7 @@ class Promoter(Asking):
         if app:
             self.catalog.target(app, self._first_environment(app))
         targets = [target for target in self.catalog.targets if target.app in apps]
-        return tuple(await asyncio.gather(*(self._place(target) for target in targets[:MOST_PLACES])))
+        return tuple(await together(*(self._place(target) for target in targets[:MOST_PLACES])))
 
     async def history(
         self,
@@ -249,7 +249,7 @@ class Promoter(Asking):
         return self.catalog.environments[0]
 
     async def _place(self, target: Target) -> Place:
-        image, *facts = await asyncio.gather(
+        image, *facts = await together(
             _or_why(self.values.current(target)),
             *(
                 _or_why(self.cluster.observe(target, application, refresh=False))

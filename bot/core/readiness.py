@@ -18,6 +18,7 @@ from bot.core.gates import Answers
 from bot.core.membership import is_member
 from bot.core.rounds import AT_ONCE, Work, go_round
 from bot.core.soaking import tried_in
+from bot.core.together import together
 
 TOLD_FOR = timedelta(days=30)
 """How long a channel is not told once more that the same build is ready."""
@@ -52,7 +53,7 @@ class Readiness:
         reasons = await go_round(works)
         # After the round, which would cut off in the middle what takes too long.
         slots = asyncio.Semaphore(AT_ONCE)
-        untold = await asyncio.gather(*(_why_not(tell, slots) for tell in tellings))
+        untold = await together(*(_why_not(tell, slots) for tell in tellings))
         return tuple(dict.fromkeys((*reasons, *filter(None, untold))))
 
     def _channels(self, builds: Mapping[str, Image], tellings: list[Work]) -> list[tuple[Target, Work]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from bot.core.ports import Clock, Directory, Images, Plan, Store, ValuesReposito
 from bot.core.promotion import Approval, Phase, Promotion
 from bot.core.seals import FORGED, Sealer
 from bot.core.terms import gates_passed_by
+from bot.core.together import together
 
 LONGEST_NAME = 60
 MOST_CHANGES = 200
@@ -102,7 +102,7 @@ class Rechecking:
         """What every gate says now, the order of the environments first."""
         source = None if promotion.is_rollback else self.catalog.before(target)
         skips = gates_passed_by(promotion, target)
-        order, others = await asyncio.gather(
+        order, others = await together(
             self._order(promotion, None if Gate.ORDER in skips else source),
             self.drafting.gatekeeper.ask(
                 target,
@@ -120,7 +120,7 @@ class Rechecking:
         if source is None:
             return ()
         wanted = promotion.version
-        went, runs = await asyncio.gather(
+        went, runs = await together(
             answered(Gate.ORDER, lambda: self._went_on(source, wanted)),
             answered(Gate.ORDER, lambda: self._still_runs(source, wanted)),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from bot.core.errors import Refused
 from bot.core.policy import Policy
 from bot.core.ports import Clock
 from bot.core.rounds import go_round
+from bot.core.together import together
 
 LONGEST_GAP = timedelta(minutes=3)
 """Between two looks; of a longer time nobody knows how it was, and a clock that jumped tells of none."""
@@ -87,7 +87,7 @@ class Soaking:
     async def _count(self, source: Target, build: Image, now: datetime) -> None:
         """Add the time since the last look, where that look saw the same build in good health."""
         board, place = self.drafting.board, (source.app, source.environment)
-        soaked, last = await asyncio.gather(board.soaked(*place, build), board.soaked(*place, LAST_LOOK))
+        soaked, last = await together(board.soaked(*place, build), board.soaked(*place, LAST_LOOK))
         total = soaked.total if soaked else NOTHING
         if soaked and last and last.was_healthy and soaked.was_healthy and soaked.seen_at == last.seen_at:
             since = now - last.seen_at

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from bot.core import catalog
 from bot.core.errors import Failed, Unavailable
 from bot.core.facts import Workloads
 from bot.core.outcome import Outcome
+from bot.core.together import together
 from bot.integrations.argocd_answers import ApplicationSet, CanI, Node, UserInfo, Windows
 from bot.integrations.argocd_http import SYSTEM, Connection, Rejected, TimedOut
 from bot.integrations.argocd_objects import Application
@@ -145,7 +145,7 @@ class ApplicationCalls:
 
     async def rights(self) -> tuple[Right, ...]:
         """Every right that the bot can use, and whether its account has it."""
-        granted = await asyncio.gather(*(self.may(resource, action) for resource, action, _ in RIGHTS))
+        granted = await together(*(self.may(resource, action) for resource, action, _ in RIGHTS))
         return tuple(
             Right(f"{resource}, {action}, {self._object(resource)}", is_granted, purpose)
             for (resource, action, purpose), is_granted in zip(RIGHTS, granted, strict=True)
@@ -190,7 +190,7 @@ class ApplicationCalls:
     async def _digests(self, pods: Iterable[Node], image: str) -> dict[str, frozenset[str]]:
         """What a few ready pods really run; a pod that is gone or hidden tells nothing."""
         asked = [pod for pod in pods if is_ready(pod)][:PODS_ASKED]
-        found = await asyncio.gather(*(self._digests_of(pod, image) for pod in asked))
+        found = await together(*(self._digests_of(pod, image) for pod in asked))
         return {pod.uid: digests for pod, digests in zip(asked, found, strict=True)}
 
     async def _digests_of(self, pod: Node, image: str) -> frozenset[str]:

@@ -26,6 +26,7 @@ from bot.core.noticing import Arrivals
 from bot.core.ports import Author, Edit, Plan, Push, Written
 from bot.core.promotion import ID
 from bot.core.rollout import Relation
+from bot.core.together import together
 from bot.integrations import proposal, releases, writer
 from bot.integrations.arrivals import arrivals
 from bot.integrations.branch import Branch, shutting_down
@@ -117,7 +118,7 @@ class GitRepository:
 
     async def keep_fresh(self, repositories: Iterable[Repository], *, every: float = FRESH_FOR) -> None:
         """Fetch each branch that was idle for `every` seconds, and tidy its copy; ends when it is cancelled."""
-        await asyncio.gather(*(self._keep_fresh(repository, every) for repository in set(repositories)))
+        await together(*(self._keep_fresh(repository, every) for repository in set(repositories)))
 
     async def probe(self, target: Target) -> None:
         """Raise `Unavailable` or `Failed` where the branch cannot be reached, or not be pushed to."""

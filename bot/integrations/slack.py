@@ -26,6 +26,7 @@ from bot.core.people import Person
 from bot.core.ports import Card
 from bot.core.promotion import Event, Promotion
 from bot.core.rollout import Look
+from bot.core.together import together
 from bot.messages.answers import cannot_post
 from bot.messages.card import card as render
 from bot.messages.mrkdwn import Block, Message
@@ -295,7 +296,7 @@ class SlackDirectory:
         """Who this is, as Slack says now."""
         try:
             answer, team = await self._within(
-                asyncio.gather(_call(lambda: self._client.users_info(user=user)), self.team())
+                together(_call(lambda: self._client.users_info(user=user)), self.team())
             )
         except _Unknown:
             return Person(id=user, team=await self.team(), name=user, is_deactivated=True)
@@ -326,7 +327,7 @@ class SlackDirectory:
             return None
         try:
             answer, team = await self._within(
-                asyncio.gather(_call(lambda: self._client.users_lookupByEmail(email=email)), self.team())
+                together(_call(lambda: self._client.users_lookupByEmail(email=email)), self.team())
             )
         except _Unknown:
             return None

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import aiohttp
 from aiohttp import web
 
+from bot.core.together import together
 from bot.playground.slack.blocks import Json
 
 ANSWER_SECONDS = 3.0
@@ -77,7 +78,7 @@ class Delivery:
         """
         if addresses := to or ([self.events_url] if self.events_url else []):
             sending = (self._send_http(kind, payload, retry=retry, url=each) for each in addresses)
-            answers = await asyncio.gather(*sending)
+            answers = await together(*sending)
             return next((answer for answer in answers if answer.error is None), answers[0])
         if self._sockets:
             return await self._send_envelope(kind, payload, retry=retry)
