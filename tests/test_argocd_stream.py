@@ -302,15 +302,3 @@ async def test_a_stream_takes_no_turn_of_a_call(door: Door) -> None:
         listener.task.cancel()
     await asyncio.wait([listener.task for listener in listeners])
     await argo.aclose()
-
-
-@pytest.mark.parametrize("then", [None, stays_open], ids=["between two streams", "in a stream"])
-async def test_the_hints_end_with_the_client(door: Door, then: Any) -> None:
-    """And without a sound."""
-    Streams(door).scripts = [sending(frame("MODIFIED"), then=then)]
-    argo = ArgoCD(servers={"main": Server(url=door.url, token=TOKEN)})
-    listener = Listener(argo, replace(QUICK, pauses=(0.2,)))
-    await wait_until(lambda: listener.heard, "a hint")
-    await argo.aclose()
-    await asyncio.wait_for(listener.task, 5)
-    assert listener.heard == [PROD]

@@ -85,11 +85,6 @@ class Connection:
             timeout=httpx.Timeout(None, connect=CONNECT_LIMIT.total_seconds()),
         )
 
-    @property
-    def is_closed(self) -> bool:
-        """Was it closed for good?"""
-        return self._client.is_closed
-
     async def get(self, path: str, query: Query, *, call: str, limit: timedelta) -> object:
         """The JSON at a path. Raises `Rejected`, `TimedOut` and `Unavailable`."""
         return await self._answer(self._client.build_request("GET", path, params=query), call, limit)

@@ -49,7 +49,7 @@ async def hints(
     patience = patience or Patience()
     known: dict[Hint, str] = {}
     failures = 0
-    while not connection.is_closed:
+    while True:
         began = time.monotonic()
         pause = None
         try:
