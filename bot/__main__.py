@@ -107,7 +107,7 @@ def history(
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="Before then; a day is included.")] = None,
     by: Annotated[
-        str | None, typer.Option(metavar="USER", help="The Slack id of who asked, hook:NAME, or CI.")
+        str | None, typer.Option(metavar="WHO", help="Who asked: a name, a Slack id, hook:NAME, or CI.")
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,

@@ -247,7 +247,7 @@ REFUSED = {
     "can to prod": "Type /promote can <app> [version] [to] <environment>.",
     "Diff manual-app 15 to prod now": "Type /promote diff <app> [version] [to] <environment>.",
     "diff manual-app to to prod": "Type /promote diff <app> [version] [to] <environment>.",
-    "history": "Type /promote history <app> [environment] [since 7d | since 2026-11-01] [until …] [by <Slack id>].",
+    "history": "Type /promote history <app> [environment] [since 7d | since 2026-11-01] [until …] [by me | by <name or Slack id>].",
     "history since 7d": "Type /promote history <app> [environment]",
     "history manual-app prod 15": "Type /promote history <app> [environment]",
     "history manual-app since": "Type /promote history <app> [environment]",

@@ -305,6 +305,9 @@ def test_what_was_typed_is_the_query() -> None:
     )
     assert asked(by="ci") == Query(by="CI")
     assert asked(by="hook:tekton") == Query(by="hook:tekton")
+    assert [asked(by=each, me="U0DANA") for each in ("me", "ME")] == [Query(by="U0DANA")] * 2
+    for name in ("@dana", "ursula", "u0danadev01", "hook:Tekton", "@me", ""):
+        assert asked(by=name, me="U0DANA") == Query(name=name), "a name is for the history to find"
 
 
 @pytest.mark.parametrize(
@@ -315,9 +318,7 @@ def test_what_was_typed_is_the_query() -> None:
         ({"app": "manual-app", "environment": "mars"}, "I know no environment called “mars”"),
         ({"since": "soon"}, "I do not understand the time “soon”"),
         ({"since": "1d", "until": "2d"}, "Nothing can lie since"),
-        ({"by": "@dana"}, "I cannot tell who “@dana” is"),
-        ({"by": "ursula"}, "I cannot tell who “ursula” is"),
-        ({"by": "S0GROUP"}, "Write the person's Slack id"),
+        ({"by": "me"}, "The command line cannot tell who “me” is"),
     ],
 )
 def test_a_question_that_means_nothing_is_refused(typed: dict[str, str], says: str) -> None:
@@ -353,12 +354,19 @@ def known(*targets: Target) -> Catalog:
     return Catalog(environments=("dev", "prod"), targets=targets)
 
 
-def write(folder: Path, where: Target, version: str, at: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+def write(
+    folder: Path,
+    where: Target,
+    version: str,
+    at: datetime,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    by: Signer = DANA,
+) -> None:
     """A commit of the bot's own, of this date."""
     monkeypatch.setenv("GIT_COMMITTER_DATE", at.isoformat())
-    text = message(
-        requested(app=where.app, environment=where.environment, version=version, old_version="1"), where
-    )
+    asked = requested(app=where.app, environment=where.environment, version=version, old_version="1")
+    text = message(replace(asked, requested_by=by), where)
     push(folder, {"NOTES.md": f"{where.name} {version}"}, message=text, who=OURS)
 
 
@@ -413,6 +421,32 @@ async def test_it_is_said_whether_there_are_older_ones(
     assert await read(2) == (["web/prod 2", "web/prod 1"], False)
     assert await read(2, since=NOON + timedelta(days=1)) == (["web/prod 2", "web/prod 1"], False)
     assert await read(2, since=NOON + timedelta(days=60)) == ([], True)
+
+
+async def test_a_name_finds_the_id_among_what_is_meant_otherwise(
+    git: GitRepository, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one id is what counts then, under whatever name; a namesake who asked for something else is not meant."""
+    web, api = (target(folders["gitops"], app, "prod", name="gitops") for app in ("web", "api"))
+    called = replace(DANA, name="Dana Nair")
+    asked = [(web, DANA), (api, replace(AMY, name="dana nair")), (web, BEN), (web, called), (web, CI)]
+    for day, (where, by) in enumerate(asked):
+        write(folders["gitops"], where, f"{day}", NOON + timedelta(days=day), monkeypatch, by=by)
+
+    async def read(limit: int = 9, **more: str | datetime) -> history.History:
+        query = Query(name="@dana.nair", **more)  # type: ignore[arg-type]
+        return await history.read(query, catalog=known(web, api), values=git, limit=limit)
+
+    story = await read(app="web")
+    assert found(story) == ["web/prod 3", "web/prod 0"]
+    assert story.query == Query(app="web", by=DANA.id, name="Dana Nair")
+    assert found(await read(until=NOON + timedelta(days=2))) == ["api/prod 1"]
+    with pytest.raises(Refused, match=r"2 people are called “@dana\.nair”"):
+        await read()
+    with pytest.raises(Refused, match=r"I read only the newest 1 of my commits on each branch\."):
+        await read(limit=1)
+    with pytest.raises(Refused, match=r"has asked for any of this\. Type the name"):
+        await read(app="web", until=NOON + timedelta(days=3))
 
 
 async def test_commits_of_others_leave_no_gap(

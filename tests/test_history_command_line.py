@@ -284,12 +284,55 @@ async def test_what_is_asked_for_is_what_is_told(world: World) -> None:
             assert len(told(world, *options)) == count
 
 
+async def test_who_asks_may_name_people(world: World) -> None:
+    """`me` is who types it in Slack; a name finds the id, and the answer says whose; the command line knows no `me`."""
+    await world.committed()
+    whose = f"by Dana Ortiz ({DANA}): 1 commit."
+    for name in ("@Dana Ortiz", "dana ortiz", "@dana.ortiz", "@DanaOrtiz"):
+        answer = await asked(world, f"history manual-app prod by {name} since 1d")
+        assert whose in answer
+        assert f"--by {DANA} --csv" in answer
+    assert f"by <@{DANA}>: 1 commit." in await asked(world, "history manual-app by me")
+    none = await asked(world, "history manual-app by ME", user=AMY)
+    assert none == f"None of my commits tells of *manual-app* by <@{AMY}>."
+    assert [each["requested_by"]["id"] for each in told(world, "--by", "@dana_ortiz")] == [DANA]
+    done = run(world, "history", "--by", "me")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("The command line cannot tell who “me” is")
+
+
+async def test_a_name_that_two_have_is_refused(world: World) -> None:
+    """Who can write a commit can write a name into it: nobody is taken for somebody else, and no name acts."""
+    await world.committed()
+    trailers = ["Promotion-Id: P-7F3KQ0V9XZ", "App: manual-app", "Environment: prod", "New-Version: 66"]
+    for number, name in enumerate(("Dana Ortiz", "<!channel> *Eve*")):
+        text = "\n".join(["Promote", "", *trailers, f"Requested-By: {name} <x@x> (T1/U{number})"])
+        push(
+            world.repository,
+            {"NOTES.md": text},
+            message=text,
+            who=(COMMITTER.name, COMMITTER.email or ""),
+        )
+    two = await asked(world, "history manual-app by @dana.ortiz")
+    assert two == (
+        ":no_entry_sign: 2 people are called “@dana.ortiz”. Type the id of the one that you mean: "
+        f"Dana Ortiz (U0), Dana Ortiz ({DANA})."
+    )
+    none = await asked(world, "history manual-app by dana")
+    assert_harmless(none)
+    assert f"Dana Ortiz (U0), Dana Ortiz ({DANA})" in none
+    assert "Eve" in none
+    done = run(world, "history", "--by", "Dana Ortiz")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "2 people are called “Dana Ortiz”" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         ("manual-ap", "Did you mean “manual-app”?"),
         ("manual-app --since soon", "I do not understand the time “soon”. Type 24h, 7d or 4w"),
-        ("manual-app --by @dana", "Write the person's Slack id, like U0DANADEV01"),
+        ("manual-app --by @dana", "Nobody called “@dana” has asked for any of this. Nobody else has either."),
     ],
 )
 async def test_what_cannot_be_meant_is_refused_in_both_places(world: World, words: str, says: str) -> None:

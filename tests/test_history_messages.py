@@ -63,6 +63,9 @@ ANSWERS = {
         is_whole=False,
     ),
     "one": History(query=replace(OF_APP, by="CI"), entries=(PROMOTED,), is_whole=True),
+    "a name": History(
+        query=replace(OF_APP, by=DANA.id, name="Dana *Nair* <@U0CEO>"), entries=(PROMOTED,), is_whole=True
+    ),
     "none": History(query=replace(OF_APP, environment="prod"), entries=(), is_whole=True),
     "none of those that were read": History(query=OF_APP, entries=(), is_whole=False),
 }
@@ -101,10 +104,10 @@ def test_the_newest_are_shown_and_the_others_counted(count: int, is_whole: bool)
         assert ("`python -m bot history manual-app --csv`" in said) is (count > 0 or not is_whole)
 
 
-@given(st.none() | moments, st.none() | moments)
-def test_what_is_to_be_typed_asks_the_same(since: object, until: object) -> None:
-    """The command under the rows bears the same app, environment, times and person."""
-    query = Query(app="manual-app", environment="prod", since=since, until=until, by="CI")  # type: ignore[arg-type]
+@given(st.none() | moments, st.none() | moments, st.none() | outside)
+def test_what_is_to_be_typed_asks_the_same(since: object, until: object, name: str | None) -> None:
+    """The command under the rows bears the same app, environment, times and person, by id whatever the name is."""
+    query = Query(app="manual-app", environment="prod", since=since, until=until, by="CI", name=name)  # type: ignore[arg-type]
     said = history.history(History(query=query, entries=(PROMOTED,), is_whole=True)).text
     command = said.partition("`python -m bot history ")[2].partition("`")[0]
     assert command.startswith("manual-app prod ")
@@ -121,7 +124,9 @@ def test_nothing_from_a_commit_acts_in_the_answer(commits: list[Written], text: 
     )
     strange = replace(odd, requested_by=replace(DANA, id=text, name=app), rollback_of=text)
     found = History(
-        query=Query(app=app, environment=text, by=text), entries=(odd, strange, *read), is_whole=False
+        query=Query(app=app, environment=text, by=text, name=app),
+        entries=(odd, strange, *read),
+        is_whole=False,
     )
     message = history.history(found)
     assert block_kit.problems(list(message.blocks), block_kit.MESSAGE) == []

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from bot.core.catalog import DIGEST, UNKNOWN, Catalog, Repository, Target
@@ -30,9 +31,13 @@ UNITS = {
     "w": timedelta(days=7),
 }
 TIMES = "Type 24h, 7d or 4w, a day like 2026-11-01, or a moment like 2026-11-01T18:00Z; it is UTC unless it has an offset."
+WHERE_IDS_ARE = "in a profile: ⋮, Copy member ID"
 
 DATED_EARLIER = timedelta(days=30)
 """A commit bears the date of its approval: so much earlier than it came to the branch, where it waited, at the most."""
+MOST_PEOPLE = 5
+"""So many people a refusal names."""
+LONGEST_NAME = 40
 
 _SPAN = re.compile(r"([0-9]{1,5}) ?([mhdw])")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -99,9 +104,11 @@ class Query:
     """Before this moment."""
     by: str | None = None
     """The Slack id of who asked, `hook:…` for a machine, or `CI`."""
+    name: str | None = None
+    """The name of who asked, as it was typed; `read` finds `by` for it, and puts the name as the commits have it here."""
 
     def matches(self, entry: Entry) -> bool:
-        """Is this one meant?"""
+        """Is this one meant, whatever name was typed?"""
         return (
             self.app in (None, entry.app)
             and self.environment in (None, entry.environment)
@@ -130,21 +137,29 @@ def query(
     since: str | None = None,
     until: str | None = None,
     by: str | None = None,
+    me: str | None = None,
 ) -> Query:
-    """What somebody typed, as a query; raises `Refused` for names and times that nobody knows."""
+    """What somebody typed, as a query; `me` is the Slack id of who typed it, None where nobody knows.
+
+    Raises `Refused` for apps, environments and times that nobody knows; a person's name is for `read` to find.
+    """
     catalog.meant(app, environment)
     begins = moment(since, now=now) if since else None
     ends = moment(until, now=now, is_end=True) if until else None
     if begins and ends and begins >= ends:
         raise Refused(f"Nothing can lie since {in_utc(begins)} and until {in_utc(ends)}. {TIMES}")
-    return Query(app=app, environment=environment, since=begins, until=ends, by=_who(by) if by else None)
+    who = _id_typed(by, me=me) if by else None
+    return Query(
+        app=app, environment=environment, since=begins, until=ends, by=who, name=by if who is None else None
+    )
 
 
 async def read(query: Query, *, catalog: Catalog, values: ValuesRepository, limit: int) -> History:
     """The entries that are meant, from every branch that may hold them; each branch is read once.
 
-    `limit` is how many commits of ours are read of each. Raises `Refused` for a target that nobody knows, `Unavailable`
-    where a branch cannot be read: half a history would look like a whole one.
+    `limit` is how many commits of ours are read of each. Raises `Refused` for a target that nobody knows, and for a name
+    that nobody has, or several people, who asked for what is meant otherwise; `Unavailable` where a branch cannot be
+    read: half a history would look like a whole one.
     """
     homes = {(each.app, each.environment): _branch(each.repository) for each in catalog.targets}
     is_whole = True
@@ -161,7 +176,12 @@ async def read(query: Query, *, catalog: Catalog, values: ValuesRepository, limi
     merged = heapq.merge(*branches, key=lambda entry: entry.at, reverse=True)
     # One commit may be on several branches, and be what several tags tell of.
     once = {(each.revision, each.promotion, each.app, each.environment): each for each in merged}
-    return History(query=query, entries=tuple(once.values()), is_whole=is_whole)
+    found = tuple(once.values())
+    if query.name is not None and query.by is None:
+        person = person_called(query.name, found, unread="" if is_whole else _unread(limit))
+        query = replace(query, by=person.id, name=person.name)
+        found = tuple(each for each in found if query.matches(each))
+    return History(query=query, entries=found, is_whole=is_whole)
 
 
 def entry_of(written: Written, repository: Repository) -> Entry:
@@ -191,6 +211,31 @@ def entry_of(written: Written, repository: Repository) -> Entry:
     )
 
 
+def person_called(name: str, entries: Iterable[Entry], *, unread: str = "") -> Signer:
+    """The one person of this name among those who asked, as the newest of their entries has them.
+
+    Slack ids decide, and a name may be anybody's: raises `Refused` for a name that several ids have, and for one that
+    none has, where `unread` is a sentence about what the entries leave out.
+    """
+    wanted = spelled(name)
+    people = [each.requested_by for each in entries if USER.fullmatch(each.requested_by.id)]
+    namesakes = _once(each for each in people if wanted and spelled(each.name) == wanted)
+    typed = f"“{one_line(name)[:LONGEST_NAME]}”"
+    if len(namesakes) == 1:
+        return namesakes[0]
+    if namesakes:
+        meant = f"{len(namesakes)} people are called {typed}. Type the id of the one that you mean:"
+        raise Refused(f"{meant} {_some(namesakes)}.")
+    nobody = f"Nobody called {typed} has asked for any of this."
+    raise Refused(" ".join(filter(None, [nobody, unread, _instead(people, wanted)])))
+
+
+def spelled(name: str) -> str:
+    """The letters and digits of a name, without case: `@dana.nair` and `Dana Nair` are spelled alike."""
+    letters = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(each for each in letters if unicodedata.category(each)[0] in "LMN")
+
+
 def moment(text: str, *, now: datetime, is_end: bool = False) -> datetime:
     """`7d` ago, a day or a moment, in UTC; a day that is an end belongs to what is meant.
 
@@ -216,15 +261,45 @@ def in_utc(at: datetime) -> str:
     return at.replace(tzinfo=None).isoformat(timespec="seconds" if at.second else "minutes") + "Z"
 
 
-def _who(by: str) -> str:
+def _id_typed(by: str, *, me: str | None) -> str | None:
+    """The id that was typed; None for a name."""
     if by.upper() == CI.id:
         return CI.id
-    if USER.fullmatch(by) or HOOK.fullmatch(by):  # in small letters a person's id would be a name
-        return by
-    raise Refused(
-        f"I cannot tell who “{one_line(by)[:40]}” is: a name may be anybody's. Write the person's Slack id, like "
-        "U0DANADEV01 (in their profile: ⋮, Copy member ID), or CI."
-    )
+    if by.lower() == "me":
+        if me is None:
+            raise Refused(
+                "The command line cannot tell who “me” is: it does not know your Slack id. Type it, or your name "
+                f"(the id is {WHERE_IDS_ARE})."
+            )
+        return me
+    # In small letters a person's id would be a name.
+    return by if USER.fullmatch(by) or HOOK.fullmatch(by) else None
+
+
+def _instead(people: Iterable[Signer], wanted: str) -> str:
+    """Whom to type instead, those first whose name has in it what was typed."""
+    others = sorted(_once(people), key=lambda each: wanted not in spelled(each.name))
+    if not others:
+        return f"Nobody else has either. Type a Slack id ({WHERE_IDS_ARE}), or leave “by” out."
+    return f"Type the name or the id of somebody who has: {_some(others)}."
+
+
+def _unread(limit: int) -> str:
+    return f"I read only the newest {limit} of my commits on each branch."
+
+
+def _once(people: Iterable[Signer]) -> list[Signer]:
+    """Each id once, under the name that comes first: the newest."""
+    found: dict[str, Signer] = {}
+    for person in people:
+        found.setdefault(person.id, person)
+    return list(found.values())
+
+
+def _some(people: Sequence[Signer]) -> str:
+    names = ", ".join(f"{each.name[:LONGEST_NAME]} ({each.id})" for each in people[:MOST_PEOPLE])
+    more = len(people) - MOST_PEOPLE
+    return f"{names} and {more} more" if more > 0 else names
 
 
 def _branches(targets: Iterable[Target]) -> Sequence[Repository]:

@@ -227,7 +227,7 @@ class Promoter(Asking):
         until: str | None = None,
         by: str | None = None,
     ) -> History:
-        """What git tells of an app's promotions; times and `by` are as somebody typed them."""
+        """What git tells of an app's promotions; times and `by` are as `user` typed them."""
         await self.member(user)
         query = history.query(
             self.catalog,
@@ -237,6 +237,7 @@ class Promoter(Asking):
             since=since,
             until=until,
             by=by,
+            me=user,
         )
         return await history.read(query, catalog=self.catalog, values=self.values, limit=MOST_COMMITS)
 

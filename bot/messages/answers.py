@@ -32,7 +32,7 @@ HELP = """\
 `/promote lock (manual-app prod | prod | all) [for 2h | until 18:00] because …`  ·  `/promote unlock …`
 `/promote block manual-app 15 because …`  ·  `/promote unblock manual-app 15`
 `/promote check manual-app 15 integration pass [in stage] [because …]` – a verdict on what an environment runs
-`/promote history manual-app [prod] [since 7d] [until 2026-11-01] [by &lt;Slack id&gt;]` – who promoted what, as git tells it
+`/promote history manual-app [prod] [since 7d] [until 2026-11-01] [by me | by &lt;name&gt;]` – who promoted what, as git tells it
 `/promote stats [manual-app] [prod] [since 7d]` – how often, how fast and how safely it is deployed, with a picture
 `/promote locks`  ·  `/promote windows [prod]` – what is kept back now, and what the clock says
 `/promote help`

@@ -62,8 +62,15 @@ def _subject(query: Query) -> str:
     if query.until:
         words.append(f"until {utc(query.until)}")
     if query.by:
-        words.append(f"by {mention(query.by) if USER.fullmatch(query.by) else plain(query.by)}")
+        words.append(f"by {_asker(query.by, query.name)}")
     return " ".join(words)
+
+
+def _asker(id: str, name: str | None) -> str:
+    """Whom a typed name was taken for, with the id that decides; else the id, as a mention where it is a person's."""
+    if name:
+        return f"{plain(name, LONGEST_NAME)} ({plain(id)})"
+    return mention(id) if USER.fullmatch(id) else plain(id)
 
 
 def _typed(query: Query) -> str:
