@@ -273,6 +273,9 @@ async def _deliver(delivering: Delivering, call: Call) -> Delivered:
 
 def _delivered(delivered: Delivered, fields: Mapping[str, str]) -> web.Response:
     promotion = delivered.promotion
+    if promotion is None and delivered.is_repeated:
+        sentence = f"Taken before: {fields['environment']} held {fields['version']} then; nothing to do."
+        return web.json_response({"ok": True, "repeated": True, "sentence": sentence})
     if promotion is None:
         sentence = f"{fields['environment']} already holds {fields['version']}; nothing to do."
         return web.json_response({"ok": True, "sentence": sentence})

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import fields, replace
 from datetime import UTC, timedelta
+from functools import partial
 
 import pytest
 from conftest import require
@@ -29,7 +30,7 @@ from store_bench import (
 
 from bot.core.dossier import Dossier
 from bot.core.errors import Conflict, TargetBusy, Unavailable
-from bot.core.ports import Card, Change
+from bot.core.ports import Card, Change, Settled
 from bot.core.promotion import SCHEMA, Approval, Event, Phase, Promotion, Way
 from bot.core.rollout import Look, Progress
 from bot.integrations import embedded
@@ -92,6 +93,46 @@ async def test_one_delivery_makes_one_promotion(store: RedisStore, raw: Redis) -
     assert await store.history(PROD) == (first,)
     kept = await raw.pttl("{gp}:req:d1")
     assert timedelta(hours=47, minutes=59) < timedelta(milliseconds=kept) <= timedelta(hours=48)
+
+
+async def test_a_delivery_with_nothing_to_do_is_remembered(store: RedisStore, raw: Redis) -> None:
+    """For 48 hours it makes no promotion, says what it said first, and may be settled again."""
+    assert await store.settle("d1", said="this") is None
+    assert await store.settle("d1", said="this") is None
+    before = sorted(await raw.keys())
+    seen: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.delivered("d1"),
+        lambda: store.settle("d1", said="that"),
+        lambda: store.create(new(DEV), delivery="d1", holds=False),
+    ]
+    for again in seen:
+        with pytest.raises(Settled) as settled:
+            await again()
+        assert settled.value.said == "this"
+    assert sorted(await raw.keys()) == before
+    kept = await raw.pttl("{gp}:req:d1")
+    assert timedelta(hours=47, minutes=59) < timedelta(milliseconds=kept) <= timedelta(hours=48)
+
+
+async def test_a_delivery_that_made_a_promotion_is_not_settled(store: RedisStore) -> None:
+    """Who finds nothing to do after it gets the promotion, and so does everybody later."""
+    made = new(DEV)
+    await store.create(made, delivery="d1", holds=False)
+    assert await store.settle("d1", said="this") == made.id
+    assert await store.delivered("d1") == made.id
+
+
+async def test_a_delivery_is_settled_or_made_and_never_both(store: RedisStore) -> None:
+    """Two workers take the same one at the same time: the first counts, and both say the same."""
+    for number in range(20):
+        delivery, promotion = f"d{number}", new(DEV)
+        create = partial(store.create, promotion, delivery=delivery, holds=False)
+        settle = partial(store.settle, delivery, said="this")
+        calls = [create, settle] if number % 2 else [settle, create]
+        told = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
+        is_made = await store.load(promotion.id) is not None
+        assert told[calls.index(settle)] == (promotion.id if is_made else None)
+        assert isinstance(told[calls.index(create)], str if is_made else Settled)
 
 
 async def test_a_held_target_is_refused_with_its_holder(store: RedisStore) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import pytest
 from conftest import empty
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ from store_bench import (
 
 from bot.core.catalog import Target
 from bot.core.errors import Conflict, TargetBusy
-from bot.core.ports import Change
+from bot.core.ports import Change, Settled
 from bot.core.promotion import Phase, Promotion, PromotionId
 from bot.integrations.store import RedisStore, connect
 
@@ -45,6 +46,8 @@ AT_ONCE = timedelta(0)
 HOUR = timedelta(hours=1)
 WEEK = timedelta(days=7)
 NOW, LATER = "now", "later"
+SETTLED = "nothing this"
+"""What the server holds of a delivery for which there was nothing to do."""
 TARGETS = st.sampled_from([PROD.name, PROD.name, STAGE.name, DEV.name])
 BY_NAME = {each.name: each for each in (PROD, STAGE, DEV)}
 CLIENTS = st.integers(0, 1)
@@ -155,7 +158,10 @@ class Lives(RuleBasedStateMachine):
         """It is made, or the answer is the one that the delivery had, or who holds the target."""
         fresh = self.new(where)
         asking = self.stores[client].create(fresh, delivery=delivery or None, holds=where is not DEV)
-        if delivery in self.deliveries:
+        if self.deliveries.get(delivery) == SETTLED:
+            with pytest.raises(Settled):
+                self.run(asking)
+        elif delivery in self.deliveries:
             assert self.run(asking) == self.deliveries[delivery]
         elif (holder := self.holder.get(where.name)) and where is not DEV:
             assert self.refusal(asking) == holder
@@ -164,6 +170,13 @@ class Lives(RuleBasedStateMachine):
             self.remember(fresh)
             if delivery:
                 self.deliveries[delivery] = fresh.id
+
+    @rule(client=CLIENTS, delivery=st.sampled_from(["d1", "d2", "d3"]))
+    def settle(self, client: int, delivery: str) -> None:
+        """There is nothing to do for it, unless it has made a promotion."""
+        made = self.run(self.stores[client].settle(delivery, said="this"))
+        kept = self.deliveries.setdefault(delivery, SETTLED)
+        assert made == (None if kept == SETTLED else kept)
 
     def refusal(self, asking: Coroutine[Any, Any, object]) -> str | None:
         try:

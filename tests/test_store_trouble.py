@@ -30,6 +30,8 @@ REFUSED = (
 
 EVERYTHING: dict[str, Callable[[RedisStore], Awaitable[object]]] = {
     "create": lambda store: store.create(new(), delivery="d", holds=True),
+    "delivered": lambda store: store.delivered("d"),
+    "settle": lambda store: store.settle("d", said="this"),
     "load": lambda store: store.load("P-1"),
     "events": lambda store: store.events("P-1"),
     "holder": lambda store: store.holder(PROD),
@@ -48,7 +50,7 @@ EVERYTHING: dict[str, Callable[[RedisStore], Awaitable[object]]] = {
     "ping": lambda store: store.ping(),
     "soundness": lambda store: store.soundness(),
 }
-WRITES = {"create", "save_card", "save_look", "claim", "renew", "rest", "wake"}
+WRITES = {"create", "settle", "save_card", "save_look", "claim", "renew", "rest", "wake"}
 
 
 @asynccontextmanager
@@ -67,7 +69,7 @@ async def test_where_nobody_listens_nothing_was_recorded(url: str, what: str) ->
     assert not away.value.maybe_done
 
 
-@pytest.mark.parametrize("what", ["create", "load", "wait"])
+@pytest.mark.parametrize("what", ["create", "settle", "load", "wait"])
 async def test_a_mute_server_does_not_mute_the_bot(what: str) -> None:
     """Slack gives three seconds; after two tries of 0.7 seconds the person hears that nobody knows."""
     async with Unreliable(None).serving() as url, store_at(url) as store:

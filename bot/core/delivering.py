@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import astuple, dataclass, replace
 
 from bot.core.asking import PLAINLY, Asking, require_open
 from bot.core.cases import checked_reason
-from bot.core.catalog import DIGEST, UNKNOWN, Target, checked_version
+from bot.core.catalog import DIGEST, UNKNOWN, Target, checked_version, sha256
 from bot.core.drafting import Draft
 from bot.core.errors import Refused, Unavailable
 from bot.core.people import Person
+from bot.core.ports import Settled
 from bot.core.promotion import Phase, Promotion, Signer
 from bot.core.reporting import NAME, NotKept, Unasked, require, require_link
 
@@ -32,7 +34,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """What became of a delivery; `promotion` is None where the environment holds that build already."""
+    """What became of a delivery; `promotion` is None where the environment held that build already."""
 
     promotion: Promotion | None
     card: str | None = None
@@ -48,11 +50,23 @@ class Delivering(Asking):
         """Ask that the app's first environment run a build, in the place of older ones that nobody has written yet.
 
         `machine` is the caller's name, `delivery` its own name for the build: within 48 hours the same one returns the
-        same promotion. Raises `Refused`, `Unasked` or `NotKept` with what to do; also `Unavailable` and `Failed`.
+        same promotion, or does nothing where there was nothing to do. Raises `Refused`, `Unasked` or `NotKept` with
+        what to do; also `Unavailable` and `Failed`.
         """
         build = _sound(build)
         signer = Signer.machine(machine)
-        key = f"{signer.id}:{delivery}"
+        try:
+            return await self._taken(build, signer, f"{signer.id}:{delivery}")
+        except Settled as settled:
+            if settled.said != _said(build):
+                raise NotKept(
+                    "Nothing was changed: there was nothing to do for this delivery, and it said something else. "
+                    "Deliver another build under another delivery."
+                ) from settled
+            return Delivered(promotion=None, is_repeated=True)
+
+    async def _taken(self, build: Build, signer: Signer, key: str) -> Delivered:
+        """What the first of these deliveries does, and what every other one returns; raises `Settled`."""
         if made := await self.store.delivered(key):
             return await self._repeated(await self.find(made), build)
         target = self._first(build)
@@ -61,7 +75,9 @@ class Delivering(Asking):
         )
         if draft.plan.is_done:
             await self._require_nothing_open(target)
-            return Delivered(promotion=None)
+            # An older build that comes again must find that it was taken, whatever stands there by then.
+            made = await self.store.settle(key, said=_said(build))
+            return await self._repeated(await self.find(made), build) if made else Delivered(promotion=None)
         require_open(draft, waits=False)
         return await self._ask(draft, build, signer, key)
 
@@ -119,6 +135,11 @@ class Delivering(Asking):
                     other,
                     lambda current: current.supersede(at=newest.requested_at, why=why),  # noqa: B023
                 )
+
+
+def _said(build: Build) -> str:
+    """The hash of all that a delivery says."""
+    return sha256(json.dumps(astuple(build)))
 
 
 def _sound(build: Build) -> Build:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from bot.core.catalog import UNKNOWN, Application, Image, Repository, Target
 from bot.core.dossier import Commits, Dossier
+from bot.core.errors import Refused
 from bot.core.people import Person
 from bot.core.policy import Probe, Window
 from bot.core.promotion import Event, LineChange, Phase, Promotion, PromotionId
@@ -66,6 +67,14 @@ class Change:
     after: Promotion
 
 
+class Settled(Refused):
+    """The delivery was taken before, and there was nothing to do; `said` is the hash of what it said then."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__("This was taken before, and there was nothing to do. Send anything else anew.")
+        self.said = said
+
+
 class Store(Protocol):
     """Where promotions are kept. Every method may raise `Unavailable`."""
 
@@ -74,13 +83,21 @@ class Store(Protocol):
     ) -> PromotionId:
         """Save a new promotion, due now, and return its id; `instead_of` ends the one whose hold it takes.
 
-        A `delivery` (a Slack trigger id) that was seen within 48 hours returns the id that it made then, and
-        nothing is saved. Where `holds`, raises `TargetBusy` if another promotion holds the target.
+        A `delivery` (a Slack trigger id) that was seen within 48 hours returns the id that it made then, or raises
+        `Settled`, and nothing is saved. Where `holds`, raises `TargetBusy` if another promotion holds the target.
         """
         ...
 
     async def delivered(self, delivery: str) -> PromotionId | None:
-        """The promotion that this delivery has made within 48 hours; None where it has made none."""
+        """The promotion that this delivery has made within 48 hours; None where it was not seen, or raises `Settled`."""
+        ...
+
+    async def settle(self, delivery: str, *, said: str) -> PromotionId | None:
+        """Remember for 48 hours that there was nothing to do for a delivery; `said` is the hash of what it said.
+
+        A delivery that was seen is left as it is: returns the promotion that it has made, or raises `Settled` where
+        it had said something else. Safe to repeat.
+        """
         ...
 
     async def save(self, changes: Sequence[Change], *, holds: bool) -> None:

@@ -102,6 +102,16 @@ return {'OK', changes[1].id}
 """
 )
 
+# ARGV: a delivery, what is remembered of it, how long (ms). Returns what is remembered now: the first word counts.
+# A repetition writes once more what is there, as above.
+SETTLE = """
+local delivery = '{gp}:req:' .. ARGV[1]
+redis.call('SET', delivery, ARGV[2], 'NX', 'PX', ARGV[3])
+local made = redis.call('GET', delivery)
+redis.call('SET', delivery, made, 'KEEPTTL')
+return {'SEEN', made}
+"""
+
 # KEYS: what people have seen. ARGV: it as JSON, the edition that it follows. One without an edition is the first.
 SAVE_CARD = """
 local found = redis.call('GET', KEYS[1])

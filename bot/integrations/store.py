@@ -24,7 +24,7 @@ from redis.typing import EncodableT
 from bot.core.catalog import Target
 from bot.core.dossier import Dossier
 from bot.core.errors import Conflict, TargetBusy, Unavailable
-from bot.core.ports import Card, Change
+from bot.core.ports import Card, Change, Settled
 from bot.core.promotion import SCHEMA, Event, Phase, Promotion, PromotionId
 from bot.core.rollout import Look
 from bot.integrations import lua, records, scripts
@@ -40,6 +40,8 @@ WAKE = "{gp}:wake"
 DELIVERY_KEPT = timedelta(hours=48)
 DOSSIER_KEPT = timedelta(days=100)
 REVISION_TOLD = timedelta(hours=1)
+NOTHING = "nothing "
+"""Stands, with the hash of what a delivery said, where else the id of the promotion stands that it has made."""
 
 _Told = TypeVar("_Told")
 
@@ -47,9 +49,9 @@ _Told = TypeVar("_Told")
 class RedisStore:
     """The core's `Store` and `Queue`, wherever `connect` leads. Every method may raise `Unavailable`.
 
-    What `create` and `save` write, `wait_replicas` replicas confirm, or the method raises: it may be repeated, and
-    then asks for their confirmation again. `allow_plain` accepts a server on another machine without encryption or
-    password.
+    What `create`, `settle` and `save` write, `wait_replicas` replicas confirm, or the method raises: it may be
+    repeated, and then asks for their confirmation again. `allow_plain` accepts a server on another machine without
+    encryption or password.
     """
 
     def __init__(self, client: Client, *, wait_replicas: int = 0, allow_plain: bool = False) -> None:
@@ -66,14 +68,28 @@ class RedisStore:
         """Save a new promotion, due now, and return its id, or the one that the delivery made before.
 
         `instead_of` ends, in the same call, the promotion whose hold it takes. Raises `TargetBusy` where another one
-        holds the target, `Conflict` where the id is taken, or that promotion has moved on.
+        holds the target, `Conflict` where the id is taken, or that promotion has moved on, `Settled` as `delivered`.
         """
         changes = [Change(before=None, after=promotion), *([instead_of] if instead_of else [])]
         return await self._write(changes, holds=holds, delivery=delivery) or promotion.id
 
     async def delivered(self, delivery: str) -> PromotionId | None:
-        """The promotion that this delivery has made within 48 hours; None where it has made none."""
-        return await self._owner(f"{{gp}}:req:{delivery}")
+        """The promotion that this delivery has made within 48 hours; None where it was not seen.
+
+        Raises `Settled` where there was nothing to do for it.
+        """
+        made = await self._owner(f"{{gp}}:req:{delivery}")
+        return None if made is None else _made(made)
+
+    async def settle(self, delivery: str, *, said: str) -> PromotionId | None:
+        """Remember for 48 hours that there was nothing to do for a delivery that said this.
+
+        One that was seen is left as it is: returns the promotion that it has made, or raises `Settled` where it had
+        said something else. Safe to repeat.
+        """
+        words = (delivery, NOTHING + said, _milliseconds(DELIVERY_KEPT))
+        _, made = await self._ask(lambda: self._confirmed(lua.SETTLE, words), writes=True)
+        return None if made == NOTHING + said else _made(made)
 
     async def save(self, changes: Sequence[Change], *, holds: bool) -> None:
         """Save the next editions of one target's promotions, all or none, each due now.
@@ -237,9 +253,9 @@ class RedisStore:
         self, changes: Sequence[Change], *, holds: bool, delivery: str | None
     ) -> PromotionId | None:
         """Run the one script that saves; returns the id that the delivery made before, if it did."""
-        words = json.dumps([_arguments(change, holds=holds) for change in changes])
-        kept = _milliseconds(DELIVERY_KEPT)
-        code, detail = await self._ask(lambda: self._confirmed([words, delivery or "", kept]), writes=True)
+        saved = json.dumps([_arguments(change, holds=holds) for change in changes])
+        words = (saved, delivery or "", _milliseconds(DELIVERY_KEPT))
+        code, detail = await self._ask(lambda: self._confirmed(lua.SAVE, words), writes=True)
         target = changes[0].after.target
         if code == "BUSY":
             raise TargetBusy(
@@ -249,18 +265,18 @@ class RedisStore:
         if code == "CONFLICT":
             raise Conflict(f"{detail} was changed by somebody else at the same moment; nothing was saved.")
         if code == "SEEN":
-            return PromotionId(detail)
+            return _made(detail)
         for change in changes:
             if change.before is None or change.before.phase is not change.after.phase:
                 TRANSITIONS.labels(phase=change.after.phase, environment=change.after.environment).inc()
         return None
 
-    async def _confirmed(self, words: Sequence[EncodableT]) -> Any:
-        """The answer of the script that saves, when enough replicas have what it wrote."""
+    async def _confirmed(self, script: str, words: Sequence[EncodableT]) -> Any:
+        """The answer of a script that saves, when enough replicas have what it wrote."""
         if not self._wait_replicas:
-            return await scripts.run(self._client, lua.SAVE, keys=[DUE], args=words)
+            return await scripts.run(self._client, script, keys=[DUE], args=words)
         answer, confirmed = await scripts.run_confirmed(
-            self._client, lua.SAVE, keys=[DUE], args=words, replicas=self._wait_replicas
+            self._client, script, keys=[DUE], args=words, replicas=self._wait_replicas
         )
         if answer[0] in ("OK", "SEEN") and confirmed < self._wait_replicas:
             raise Unavailable(
@@ -346,6 +362,13 @@ def _arguments(change: Change, *, holds: bool) -> dict[str, Any]:
         "gives": [slot for slot, wanted in has.items() if not wanted],
         "takes": [slot for slot, wanted in has.items() if wanted],
     }
+
+
+def _made(remembered: str) -> PromotionId:
+    """The promotion that a delivery has made; raises `Settled` where there was nothing to do."""
+    if remembered.startswith(NOTHING):
+        raise Settled(remembered.removeprefix(NOTHING))
+    return PromotionId(remembered)
 
 
 def _key(id: str) -> str:
