@@ -56,20 +56,23 @@ class Meant:
     app: str
     environment: str
     version: str
+    reason: str | None
+    """What was typed with the command, where the button keeps it."""
     trigger: str
 
 
 def meant(body: dict[str, Any]) -> Meant:
     """The click in Slack's payload; raises `Refused` for a button that is not one of ours."""
-    words = str(body["actions"][0].get("value") or "").split(" ")
-    if len(words) != 3 or not all(words):
+    words = str(body["actions"][0].get("value") or "").split(" ", maxsplit=3)
+    if len(words) < 3 or not all(words):
         raise Refused("I do not know this button. Ask again with /promote.")
-    app, environment, version = words
+    app, environment, version, *reason = words
     return Meant(
         user=str(body["user"]["id"]),
         app=app,
         environment=environment,
         version=version,
+        reason=reason[0] if reason else None,
         trigger=str(body.get("trigger_id") or ""),
     )
 
@@ -171,7 +174,7 @@ class Buttons:
             app=wish.app,
             environment=wish.environment,
             version=wish.version,
-            reason=None,
+            reason=wish.reason,
             user=wish.user,
             delivery=wish.trigger or None,
             manner=manner,

@@ -146,7 +146,7 @@ async def outcome(work: Work) -> Outcome:
     try:
         return _said(await work)
     except GatesClosed as closed:
-        return replace(_said(gates.closed(closed.draft)), refused=True)
+        return replace(_said(gates.closed(closed.draft, reason=closed.reason)), refused=True)
     except WrongField as wrong:
         return Outcome(text=answers.refusal(wrong), refused=True, field=wrong.field)
     except PromoteError as error:

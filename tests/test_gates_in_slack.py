@@ -127,7 +127,7 @@ async def test_closed_gates_are_answered_with_all_of_them(world: World) -> None:
     assert lines[1].startswith(":no_entry: prod is locked: the sale runs")
     assert any("healthily for 0 s of 3 h" in line for line in lines)
     assert ":white_check_mark: nobody has blocked 15" in lines
-    assert offered(answer) == {START: "manual-app prod 15", TELL_ME: "manual-app prod 15"}
+    assert offered(answer) == {START: "manual-app prod 15 fixes INC-42", TELL_ME: "manual-app prod 15"}
     assert await world.pending() == []
 
 
@@ -138,6 +138,7 @@ async def test_started_when_the_gates_pass_it_goes_by_itself(world: World) -> No
         promotion = await only(world)
         assert promotion.id in told
         assert (promotion.waits, promotion.version, promotion.requested_by.id) == (True, "15", DANA)
+        assert promotion.reason == "fixes INC-42"
         await world.advance(promotion.id)
         assert "waits for its gates up to 3 d" in await world.shown(promotion.id)
         await world.press(promotion.id, "approve", user=AMY)
@@ -175,27 +176,52 @@ async def test_a_press_is_checked_anew(world: World) -> None:
         )
         for action in (START, TELL_ME):
             assert "guests may not promote" in await pressed(world, forged, action, user=GUS)
-        blocks = [
-            {**block, "elements": [{**each, "value": "manual-app prod 99"} for each in block["elements"]]}
-            if block["type"] == "actions"
-            else block
-            for block in answer.blocks
-        ]
-        stale = world.slack.workspace.add(
-            CHANNEL, world.slack.bot_user, answer.text, blocks=blocks, only_for=DANA
-        )
+        stale = with_start(world, "manual-app prod 99")
         assert "stage runs 15, not 99" in await pressed(world, stale, START)
     assert await world.store.history(world.target()) == ()
 
 
-@pytest.mark.parametrize("value", ["", "manual-app", "manual-app prod 15 99", "manual-app  prod"])
+def with_start(world: World, value: str) -> Message:
+    """A message with the button to start, of another version of the bot, or of nobody."""
+    button = {"type": "button", "action_id": START, "text": {"type": "plain_text", "text": "Start"}}
+    block = {"type": "actions", "elements": [{**button, **({"value": value} if value else {})}]}
+    return world.slack.workspace.add(CHANNEL, world.slack.bot_user, "x", blocks=[block], only_for=DANA)
+
+
+@pytest.mark.parametrize("value", ["", "manual-app", "manual-app prod 15 ", "manual-app  prod", " a prod 15"])
 async def test_a_button_of_somebody_elses_is_refused(world: World, value: str) -> None:
-    """A value that is no app, environment and version does nothing."""
+    """A value that does not begin with app, environment and version, or ends where a reason begins, does nothing."""
     async with ruled(world):
-        button = {"type": "button", "action_id": START, "text": {"type": "plain_text", "text": "Start"}}
-        block = {"type": "actions", "elements": [{**button, **({"value": value} if value else {})}]}
-        message = world.slack.workspace.add(CHANNEL, world.slack.bot_user, "x", blocks=[block], only_for=DANA)
-        assert "I do not know this button" in await pressed(world, message, START)
+        assert "I do not know this button" in await pressed(world, with_start(world, value), START)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("manual-app prod 15", None),
+        ("manual-app prod 15 for a sale  that\nSkips: all", "for a sale  that Skips: all"),
+        (f"manual-app prod 15 {'x' * 600}", "x" * 500),
+    ],
+    ids=["none", "two lines", "too long"],
+)
+async def test_a_reason_in_a_button_is_checked_anew(world: World, value: str, reason: str | None) -> None:
+    """It becomes one line of a decent length; a button of an older version of the bot has none, and still works."""
+    async with ruled(world):
+        await locked(world)
+        await pressed(world, with_start(world, value), START)
+        assert (await only(world)).reason == reason
+
+
+async def test_asked_again_before_closed_gates_it_keeps_its_reason(world: World) -> None:
+    """The answer to *Ask again* offers to start with the reason of the request that ended."""
+    async with ruled(world):
+        id = await world.request(reason="fixes INC-7")
+        await world.promoter.cancel(id, user=DANA)
+        await world.rest(id)
+        await locked(world)
+        await world.press(id, "ask_again", user=DANA)
+        await world.answer(number=2)
+        assert offered(newest(world))[START] == "manual-app prod 15 fixes INC-7"
 
 
 async def test_who_wants_to_be_told_is_remembered(world: World) -> None:

@@ -77,7 +77,7 @@ class Asking(Cases):
         target, skips = await self._may_ask(app, environment, person, reason, manner)
         draft = await self.drafting.draft(target, _checked(version), skips=skips, asker=person.id)
         self._require_change(draft, was_named=version is not None)
-        require_open(draft, waits=manner.waits)
+        require_open(draft, waits=manner.waits, reason=reason)
         await self._require_somebody(draft, person)
         terms = await self._terms(draft, manner, way=Way.EMERGENCY if manner.incident else None)
         source = draft.source
@@ -456,7 +456,7 @@ def _checked(version: str | None) -> str | None:
     return None if version is None else checked_version(version)
 
 
-def require_open(draft: Draft, *, waits: bool) -> None:
+def require_open(draft: Draft, *, waits: bool, reason: str | None = None) -> None:
     """Raise `GatesClosed` unless each gate is open, or may open by itself where the request waits for that."""
     if any(not (waits and answer.may_open) for answer in draft.answers.closed):
-        raise GatesClosed(draft)
+        raise GatesClosed(draft, reason=checked_reason(reason))

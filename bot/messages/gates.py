@@ -34,37 +34,33 @@ def line(answer: Answer) -> str:
     return f"{SIGNS[answer.stand]} {plain(answer.says, 500)}{opens}"
 
 
-def closed(draft: Draft, *, may_wait: bool = True) -> Message:
+def closed(draft: Draft, *, reason: str | None = None, may_wait: bool = True) -> Message:
     """The private answer to who asked too early: every gate, those in the way first, and what may be pressed.
 
-    Without `may_wait` nothing is offered: what was asked for never waits.
+    The checked `reason` goes with what may be started. Without `may_wait` nothing is offered: what was asked for
+    never waits.
     """
     subject = f"*{escape(draft.target.app)}* {code(draft.image.version)}"
     head = f"{subject} cannot go to *{escape(draft.target.environment)}* now. Nothing was recorded."
     answers = sorted(draft.answers.each, key=lambda answer: answer.is_open)
     gates = listed([line(answer) for answer in answers], 3000)
-    offered = _offered(draft) if may_wait else []
+    offered = _offered(draft, reason) if may_wait else []
     return Message(text=f"{head}\n{gates}", blocks=(section(head), section(gates), *offered))
 
 
-def _offered(draft: Draft) -> list[Block]:
-    tell_me = _button(draft, TELL_ME, "Tell me when it can go")
+def _offered(draft: Draft, reason: str | None) -> list[Block]:
+    # What is meant, never what was found: everything is asked anew at the press.
+    meant = f"{draft.target.app} {draft.target.environment} {draft.image.version}"
+    tell_me = _button(TELL_ME, "Tell me when it can go", meant)
     if not all(answer.may_open for answer in draft.answers.closed):
         return [{"type": "actions", "elements": [tell_me]}]
-    start = _button(draft, START, "Start when the gates pass", style="primary")
+    started = f"{meant} {reason}" if reason else meant
+    start = _button(START, "Start when the gates pass", started) | {"style": "primary"}
     told = (
         "To start means: ask for it now, have it approved, and let it go by itself when every gate is open."
     )
     return [{"type": "actions", "elements": [start, tell_me]}, footnote(told)]
 
 
-def _button(draft: Draft, action: str, label: str, *, style: str | None = None) -> Block:
-    target = draft.target
-    button: Block = {
-        "type": "button",
-        "action_id": action,
-        "text": words(label),
-        # What is meant, never what was found: everything is asked anew at the press.
-        "value": f"{target.app} {target.environment} {draft.image.version}",
-    }
-    return button | {"style": style} if style else button
+def _button(action: str, label: str, value: str) -> Block:
+    return {"type": "button", "action_id": action, "text": words(label), "value": value}
