@@ -8,7 +8,7 @@ import httpx
 
 from bot.config_models import Config, RepositoryModel
 from bot.core.catalog import Repository
-from bot.core.ports import Edit, PullRequest, PullRequests
+from bot.core.ports import ChangedFile, Edit, PullRequest, PullRequests
 from bot.core.proposing import NoHosts
 from bot.git_access import credential
 from bot.integrations.forge_http import new_client
@@ -44,6 +44,10 @@ class Forges:
     async def merge(self, edit: Edit, pull: PullRequest, *, revision: str) -> bool:
         """Merge it where its branch is at this very revision."""
         return await self._of(edit.target.repository).merge(edit, pull, revision=revision)
+
+    async def files(self, edit: Edit, pull: PullRequest) -> tuple[ChangedFile, ...]:
+        """What it changes, by whatever commits."""
+        return await self._of(edit.target.repository).files(edit, pull)
 
     async def close(self, edit: Edit, *, why: str) -> PullRequest | None:
         """Close it, say why in a comment, and delete its branch."""

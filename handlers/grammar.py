@@ -278,7 +278,9 @@ def _destination(text: str) -> tuple[str, str | None, str]:
 
 
 def _history(text: str) -> History:
-    usage = "history <app> [environment] [since 7d | since 2026-11-01] [until …] [by me | by <name or Slack id>]"
+    usage = (
+        "history <app> [environment] [since 7d | since 2026-11-01] [until …] [by me | by <name or Slack id>]"
+    )
     places, said = _clauses(MENTION.sub(r"\1", text), ("since", "until", "by"), usage)
     if not places:
         raise Refused(f"Type /promote {usage}.")

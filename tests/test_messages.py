@@ -27,6 +27,7 @@ from evidence import BACK, DRAFTS, EVERYTHING, FULL, HELD, SHOWN, STRICT, found
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from bot.core.cases import LONGEST_REASON, checked_reason
 from bot.core.catalog import Application, Target
 from bot.core.dossier import Commit, Commits, Dossier
 from bot.core.errors import Failed, PromoteError, Refused, TargetBusy, Unavailable
@@ -57,6 +58,7 @@ from bot.messages.mrkdwn import (
 )
 from bot.messages.thread import recovery, story
 from bot.playground.slack import blocks as block_kit
+from handlers.buttons import meant
 
 PLACE = Card(channel="C0DEPLOYS", ts="1.0", link="https://acme.example.com/archives/C0DEPLOYS/p1")
 EMPTY = Look()
@@ -125,8 +127,17 @@ CARDS: dict[str, tuple[Target, Promotion, Look]] = {
             base="b" * 40,
             approvals=in_phase(Phase.APPROVED).approvals,
         )
-        .open_pull_request(at=NOON + 3 * MINUTE, url="https://github.com/acme/gitops/pull/12"),
+        .open_pull_request(at=NOON + 3 * MINUTE, url="https://github.com/acme/gitops/pull/12", proposed=""),
         EMPTY,
+    ),
+    "committed, more was merged than approved": (
+        PROD,
+        replace(
+            in_phase(Phase.COMMITTED),
+            pull_request="https://github.com/acme/gitops/pull/12",
+            besides="chart/templates/deployment.yaml, values-prod.yaml",
+        ),
+        ROLLING,
     ),
     "failed before the commit": (
         PROD,
@@ -334,12 +345,27 @@ def test_slack_accepts_the_modal(name: str) -> None:
 
 @pytest.mark.parametrize("name", DRAFTS)
 def test_slack_accepts_the_answer_of_the_gates(name: str) -> None:
-    """It keeps Slack's limits, has a text beside its blocks, and its buttons hold names and nothing else."""
+    """It keeps Slack's limits, has a text beside its blocks, and its buttons hold names, and nothing that was found."""
     message = closed(DRAFTS[name])
     assert block_kit.problems(list(message.blocks), block_kit.MESSAGE) == []
     for answer in DRAFTS[name].answers.each:
         assert plain(answer.says) in message.text
     assert {button["value"] for button in buttons(message)} == {"manual-app prod 15"}
+
+
+@given(reason=st.text(max_size=600).map(checked_reason))
+@example(reason="\U0001f680" * LONGEST_REASON)
+def test_a_reason_comes_back_from_the_button_that_starts(reason: str | None) -> None:
+    """Whatever was typed, it fits beside the longest names, however Slack counts characters, and comes back whole."""
+    draft = DRAFTS["may open"]
+    longest = replace(draft.target, app="a" * 40, environment="e" * 40)
+    image = replace(draft.image, version="v" * 128)
+    start, tell_me = buttons(closed(replace(draft, target=longest, image=image), reason=reason))
+    assert len(start["value"].encode("utf-16-le")) // 2 <= 2000
+    wish = meant({"user": {"id": DANA.id}, "actions": [start]})
+    assert (wish.app, wish.environment, wish.version) == (longest.app, longest.environment, image.version)
+    assert wish.reason == reason
+    assert tell_me["value"] == f"{longest.app} {longest.environment} {image.version}"
 
 
 def test_only_what_can_open_can_be_waited_for() -> None:

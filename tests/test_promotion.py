@@ -50,10 +50,11 @@ STEPS: dict[str, tuple[Step, Phase | None, set[Phase]]] = {
         {Phase.APPROVED},
     ),
     "open_pull_request": (
-        lambda p, at: p.open_pull_request(at=at, url="https://github.com/acme/gitops/pull/12"),
+        lambda p, at: p.open_pull_request(at=at, url="https://host.example/pull/12", proposed="c" * 40),
         None,
         {Phase.APPROVED},
     ),
+    "tell_besides": (lambda p, at: p.tell_besides(at=at, besides="a.yaml"), None, {Phase.APPROVED}),
     "draft_anew": (
         lambda p, at: p.draft_anew(at=at, old_version="13", changes=(), content_hash="x"),
         None,

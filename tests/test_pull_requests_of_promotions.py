@@ -389,7 +389,7 @@ class Killed(BaseException):
 CROSSED = {
     "store": {"save", "save_look", "save_card"},
     "values": {"propose", "find", "plan", "commit", "is_on_branch", "relate"},
-    "pulls": {"find", "open", "merge", "close"},
+    "pulls": {"find", "open", "merge", "files", "close"},
 }
 
 

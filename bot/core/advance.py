@@ -112,7 +112,7 @@ class Engine(Proposing):
     async def adopt(self, promotion: Promotion, revision: str) -> bool:
         """Go on from a commit that the record does not know of; False where somebody else did so first."""
         try:
-            await self._found_again(promotion, revision)
+            await self._found_on_branch(promotion, revision)
         except Conflict:
             return False
         return True
@@ -180,7 +180,7 @@ class Engine(Proposing):
         """`approved`: check everything once more, then commit."""
         now = self.clock.now()
         if promotion.base and (found := await self._find(promotion, target)):
-            return await self._found_again(promotion, found)
+            return await self._found_on_branch(promotion, found)
         pull = await self._proposed(promotion, target)
         if pull and pull.state is PullState.MERGED:
             return await self._merged(promotion, target, pull)

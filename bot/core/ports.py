@@ -369,6 +369,19 @@ class PullRequest:
     """Must its branch be built on a newer tip before it can be merged?"""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedFile:
+    """A file that a pull request changes, beside the base branch as that is in it already."""
+
+    path: str
+    """Its name afterwards."""
+    lines: tuple[tuple[str, ...], tuple[str, ...]] | None
+    """Those that went and those that came, without their ends; None where the host does not show them.
+
+    Empty where more than lines changed: where it was added, removed, renamed or made executable.
+    """
+
+
 class PullRequests(Protocol):
     """The hosts on which a commit is proposed. Every method may raise `Unavailable` and `Failed`.
 
@@ -387,6 +400,13 @@ class PullRequests(Protocol):
         """Merge it where its branch is at this very revision; False where the host does not let us, or not yet.
 
         After `Unavailable` only the host knows: ask `find`.
+        """
+        ...
+
+    async def files(self, edit: Edit, pull: PullRequest) -> tuple[ChangedFile, ...]:
+        """What it changes, by whatever commits; what the base branch brought into it is none of that.
+
+        Of a merged one, what it has brought. Of very many files, the first thousand.
         """
         ...
 

@@ -214,6 +214,10 @@ class Promotion:
     """The branch of its own, where it goes by a pull request; on record before there is one."""
     pull_request: str | None = None
     """The page of its pull request, once that is open."""
+    proposed: str | None = None
+    """The bot's own commit on that branch, as far as that is on record."""
+    besides: str | None = None
+    """What was merged with the pull request beside what was approved: names of files; empty where nobody could see."""
     revision: str | None = None
     committed_at: datetime | None = None
     ended_at: datetime | None = None
@@ -334,11 +338,18 @@ class Promotion:
             raise Refused(f"{self.id} cannot be proposed: {self.told}.")
         return self._next(at=at, what="proposing", branch=branch, base=self.base or base, approvals=approvals)
 
-    def open_pull_request(self, *, at: datetime, url: str) -> Promotion:
-        """Its pull request is open."""
+    def open_pull_request(self, *, at: datetime, url: str, proposed: str) -> Promotion:
+        """Its pull request is open at the commit that is proposed; or that one is another one now."""
         if self.phase is not Phase.APPROVED:
             raise Refused(f"{self.id} has no pull request to wait for: {self.told}.")
-        return self._next(at=at, what="pull request", why=url, pull_request=url)
+        what = "proposing" if url == self.pull_request else "pull request"
+        return self._next(at=at, what=what, why=url, pull_request=url, proposed=proposed)
+
+    def tell_besides(self, *, at: datetime, besides: str) -> Promotion:
+        """Its pull request was merged, with more than was approved; `besides` is empty where nobody could see."""
+        if self.phase is not Phase.APPROVED:
+            raise Refused(f"{self.id} has no pull request that was merged: {self.told}.")
+        return self._next(at=at, what="merged besides", why=besides or None, besides=besides)
 
     def take_back(self, *, at: datetime, why: str) -> Promotion:
         """Its pull request is closed for now; the next one is opened when it may be merged."""
@@ -383,6 +394,7 @@ class Promotion:
             revision=revision,
             committed_at=at,
             base=None,
+            proposed=None,
             approved_at=None,
         )
 

@@ -6,13 +6,15 @@ anything is: whoever comes after a crash knows the branch, and the host knows th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from bot.core import trailers
 from bot.core.catalog import Repository, Target
 from bot.core.errors import Failed, Stale, Unavailable
 from bot.core.following import Following
-from bot.core.ports import Edit, PullRequest, PullRequests, PullState
+from bot.core.ports import ChangedFile, Edit, PullRequest, PullRequests, PullState
 from bot.core.promotion import Approval, Phase, Promotion
 from bot.core.recording import NOW, Recording
 
@@ -23,6 +25,12 @@ STRAGGLES = timedelta(minutes=2)
 """How long somebody who was about to open it may still do so after the promotion has ended."""
 TIDIED_FOR = timedelta(days=7)
 """How long after its end a pull request is tried to be closed, where its host is away or says no."""
+MOST_TRIES = 6
+"""How often a host that is away is asked what was merged, a minute in all: what is on the branch has to be followed."""
+MOST_NAMED = 3
+LONGEST_NAME = 120
+MANY = 100
+"""From so many files on nobody says how many more there are: a host may not list them all."""
 
 ASKED = """Approved in Slack. The bot merges this when it may, and closes it when the promotion ends otherwise;
 please push nothing to its branch."""
@@ -41,6 +49,10 @@ class NoHosts:
         raise _not_set_up(edit.target.repository)
 
     async def merge(self, edit: Edit, pull: PullRequest, *, revision: str) -> bool:  # noqa: ARG002 - the port's
+        """Raise `Failed`."""
+        raise _not_set_up(edit.target.repository)
+
+    async def files(self, edit: Edit, pull: PullRequest) -> tuple[ChangedFile, ...]:  # noqa: ARG002 - the port's
         """Raise `Failed`."""
         raise _not_set_up(edit.target.repository)
 
@@ -102,8 +114,9 @@ class Proposing(Recording):
             return await self._end(promotion, target, promotion.outdate(at=now, why=why))
         except Failed as error:
             return await self._end(promotion, target, promotion.fail(at=now, why=str(error)))
-        if promotion.pull_request != pull.url:
-            return await self._save(promotion, promotion.open_pull_request(at=now, url=pull.url))
+        if (promotion.pull_request, promotion.proposed) != (pull.url, revision):
+            opened = promotion.open_pull_request(at=now, url=pull.url, proposed=revision)
+            return await self._save(promotion, opened)
         await self.following.remember_baseline(promotion, target)
         is_approved = pull.head == revision and await self._is_still(promotion)
         if is_approved and await self.pulls.merge(edit, pull, revision=revision):
@@ -144,6 +157,7 @@ class Proposing(Recording):
                 "the git host",
                 f"it says that pull request {pull.number} is merged, and its branch lacks that yet",
             )
+        promotion = await self._told_besides(promotion, target)
         relation = await self.values.relate(
             target,
             revision=revision,
@@ -158,6 +172,55 @@ class Proposing(Recording):
             f"and {target.path} does not hold {promotion.version} there"
         )
         return await self._save(promotion, promotion.fail(at=self.clock.now(), why=why))
+
+    async def _found_on_branch(self, promotion: Promotion, revision: str) -> timedelta:
+        """Our commit is on the branch, whoever brought it there: it is followed, and what came with it is told."""
+        target = self.catalog.target(promotion.app, promotion.environment)
+        return await self._found_again(await self._told_besides(promotion, target), revision)
+
+    async def _told_besides(self, promotion: Promotion, target: Target) -> Promotion:
+        """The promotion, with what its pull request brought besides on record: whoever comes after tells it no more."""
+        if promotion.branch is None or promotion.besides is not None:
+            return promotion
+        try:
+            besides = await self._besides(promotion, target)
+        except (Unavailable, Failed):
+            if (await self.store.look(promotion.id)).tries < MOST_TRIES:
+                raise
+            besides = ""
+        if besides is None:
+            return promotion
+        told = promotion.tell_besides(at=self.clock.now(), besides=besides)
+        page = promotion.pull_request or promotion.branch
+        more = (
+            f"brought more than was approved: {besides}"
+            if besides
+            else "may have brought more than was approved"
+        )
+        self.alarm(f"{page} was merged for {promotion.id}, and {more}.")
+        await self._save(promotion, told)
+        return told
+
+    async def _besides(self, promotion: Promotion, target: Target) -> str | None:
+        """What its pull request brought beside what was approved: names of files, empty where the host does not show it.
+
+        None where it brought nothing else. That is asked of the changes, not of the commits: a branch that was only
+        brought up to date holds others, and changes nothing more.
+        """
+        edit = self._edit(promotion, target)
+        pull = await self.pulls.find(edit)
+        if pull is None or pull.head == promotion.proposed:
+            return None
+        if pull.state is not PullState.MERGED:
+            if pull.state is PullState.OPEN and await self.values.is_on_branch(target, pull.head):
+                raise Unavailable(
+                    "the git host", f"it does not say yet that pull request {pull.number} is merged"
+                )
+            return None  # our commit came to the branch by itself
+        files = await self.pulls.files(edit, pull)
+        if not files:
+            raise Unavailable("the git host", f"it lists no file of pull request {pull.number} yet")
+        return _not_approved(promotion, target, files)
 
     async def _end(self, promotion: Promotion, target: Target, after: Promotion) -> timedelta:
         """Save that it does not go on, once nobody can merge it any more; who was faster has merged it."""
@@ -195,6 +258,25 @@ class Proposing(Recording):
 
 def _not_set_up(repository: Repository) -> Failed:
     return Failed(f"No pull requests are set up for {repository.name}; see its mode in promote.yaml.")
+
+
+def _not_approved(promotion: Promotion, target: Target, files: Sequence[ChangedFile]) -> str | None:
+    """The names of the files that change otherwise than the card showed; empty for doubt, None for no such file."""
+    before = tuple(each.before for each in promotion.changes)
+    after = tuple(each.after for each in promotion.changes)
+    approved = ChangedFile(path=target.path, lines=(before, after))
+    unseen = ChangedFile(path=target.path, lines=None)
+    others = [each.path for each in files if each not in (approved, unseen)]
+    if others:
+        return _named(others)
+    return "" if unseen in files else None
+
+
+def _named(paths: Sequence[str]) -> str:
+    """`a`, `a, b`, `a, b, c and 4 more`."""
+    more = len(paths) - MOST_NAMED
+    rest = f" and {more if more < MANY else 'many'} more" if more > 0 else ""
+    return ", ".join(trailers.one_line(path)[:LONGEST_NAME] for path in paths[:MOST_NAMED]) + rest
 
 
 def _pause(waited: timedelta) -> timedelta:

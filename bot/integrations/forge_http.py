@@ -238,6 +238,16 @@ class ForgeApi:
         return _SECRET.sub("***", line.replace(token, "***"))[:LONGEST_WORDS].rstrip(". ")
 
 
+def changed_lines(patch: object) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """The lines that a file's unified diff removes and adds, without their ends; None where there is no such diff."""
+    _, mark, hunks = f"\n{patch}".partition("\n@@") if isinstance(patch, str) else ("", "", "")
+    if not mark:
+        return None
+    lines = [each.removesuffix("\r") for each in hunks.split("\n")]
+    removed, added = (tuple(each[1:] for each in lines if each.startswith(sign)) for sign in "-+")
+    return removed, added
+
+
 async def _bounded(response: httpx.Response) -> bytes:
     """The whole body; raises `ValueError` where it does not end."""
     content = bytearray()

@@ -9,8 +9,8 @@ import httpx
 
 from bot.core.catalog import Repository
 from bot.core.errors import Failed, Unavailable
-from bot.core.ports import Edit, PullRequest, PullState
-from bot.integrations.forge_http import Access, ForgeApi, Json, Token
+from bot.core.ports import ChangedFile, Edit, PullRequest, PullState
+from bot.integrations.forge_http import Access, ForgeApi, Json, Token, changed_lines
 
 SYSTEM = "GitHub"
 NEEDS = "“Contents” and “Pull requests”, both read and write"
@@ -72,6 +72,11 @@ class GitHub:
             if answer.status != 405:  # which alone may mean that another way is open
                 return False
         return False
+
+    async def files(self, edit: Edit, pull: PullRequest) -> tuple[ChangedFile, ...]:  # noqa: ARG002 - the port's
+        """What it changes, by whatever commits: GitHub's “Files changed”, which stays after the merge."""
+        listed = await self._api.pages(f"{self._path}/pulls/{pull.number}/files", query={})
+        return tuple(map(_file, listed))
 
     async def close(self, edit: Edit, *, why: str) -> PullRequest | None:
         """Close it, say why, and delete its branch; safe to repeat."""
@@ -149,6 +154,15 @@ def _pull(found: Json) -> PullRequest:
         )
     except (KeyError, TypeError, ValueError):
         raise Unavailable(SYSTEM, "it describes a pull request in a way that is not its API's") from None
+
+
+def _file(found: Json) -> ChangedFile:
+    """A changed file as GitHub lists it; raises `Unavailable` where that cannot be one."""
+    try:
+        lines = changed_lines(found.get("patch")) if found["status"] == "modified" else ((), ())
+        return ChangedFile(path=str(found["filename"]), lines=lines)
+    except KeyError:
+        raise Unavailable(SYSTEM, "it describes a changed file in a way that is not its API's") from None
 
 
 def _message(method: str, edit: Edit, pull: PullRequest) -> Mapping[str, str]:

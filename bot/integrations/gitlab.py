@@ -9,8 +9,8 @@ import httpx
 
 from bot.core.catalog import Repository
 from bot.core.errors import Failed, Unavailable
-from bot.core.ports import Edit, PullRequest, PullState
-from bot.integrations.forge_http import Access, ForgeApi, Json, Token
+from bot.core.ports import ChangedFile, Edit, PullRequest, PullState
+from bot.integrations.forge_http import Access, ForgeApi, Json, Token, changed_lines
 
 SYSTEM = "GitLab"
 NEEDS = "the scope “api” and the role Developer; to merge, what the protected branch asks for"
@@ -80,6 +80,11 @@ class GitLab:
             expects={401, 403, 404, 405, 406, 409, 422},
         )
         return answer.status == 200 and self._api.object(answer).get("state") in ("merged", "locked")
+
+    async def files(self, edit: Edit, pull: PullRequest) -> tuple[ChangedFile, ...]:  # noqa: ARG002 - the port's
+        """What it changes, by whatever commits: GitLab's “Changes”, which stay after the merge."""
+        listed = await self._api.pages(f"{self._requests}/{pull.number}/diffs", query={})
+        return tuple(map(_file, listed))
 
     async def close(self, edit: Edit, *, why: str) -> PullRequest | None:
         """Close it, say why, and delete its branch; safe to repeat."""
@@ -151,6 +156,17 @@ def _pull(found: Json) -> PullRequest:
         )
     except (KeyError, TypeError, ValueError):
         raise Unavailable(SYSTEM, "it describes a merge request in a way that is not its API's") from None
+
+
+def _file(found: Json) -> ChangedFile:
+    """A changed file as GitLab lists it; raises `Unavailable` where that cannot be one."""
+    try:
+        is_moved = any(found[kind] for kind in ("new_file", "deleted_file", "renamed_file"))
+        is_edited = not is_moved and found["a_mode"] == found["b_mode"]
+        lines = changed_lines(found.get("diff")) if is_edited else ((), ())
+        return ChangedFile(path=str(found["new_path"]), lines=lines)
+    except KeyError:
+        raise Unavailable(SYSTEM, "it describes a changed file in a way that is not its API's") from None
 
 
 def _access_level(project: Json) -> int:

@@ -17,7 +17,7 @@ from bot.messages.advice import advice
 from bot.messages.buttons import action_id, buttons, first_failure
 from bot.messages.evidence import changed, in_short
 from bot.messages.gates import named
-from bot.messages.headlines import EMOJI, HEADLINE, OUTCOMES, ended, said_once
+from bot.messages.headlines import EMOJI, HEADLINE, OUTCOMES, besides, ended, said_once
 from bot.messages.mrkdwn import (
     MOST_NAMES,
     Block,
@@ -256,7 +256,7 @@ def _story(target: Target, promotion: Promotion, look: Look) -> list[Block]:
     if promotion.phase.is_final:
         steps = [f":arrow_right: {escape(step)}" for step in _next_steps(promotion, look)]
         ends = [*_recovered(look), *_ending(target, promotion, look), *_locked(target, promotion)]
-        return _paragraphs(ends, steps)
+        return _paragraphs([*ends, *_proposed(promotion)], steps)
     lines = [*_waits_for_gates(target, promotion, look), *_proposed(promotion)]
     if promotion.revision:
         lines.append(f":white_check_mark: {_written(target, promotion)}")
@@ -280,7 +280,9 @@ def _written(target: Target, promotion: Promotion) -> str:
 
 
 def _proposed(promotion: Promotion) -> list[str]:
-    """The pull request that somebody has to merge, where the host does not let the bot do so."""
+    """The pull request that somebody has to merge, where the host does not let the bot; then what else came with it."""
+    if more := besides(promotion):
+        return [more]
     if promotion.phase is not Phase.APPROVED or promotion.pull_request is None:
         return []
     return [f":twisted_rightwards_arrows: Waits for {proposal(promotion.pull_request)} to be merged"]
@@ -400,6 +402,8 @@ def _asked_in_words(target: Target, promotion: Promotion, look: Look) -> list[st
 
 def _story_in_words(promotion: Promotion, look: Look) -> list[str]:
     parts = [f"Committed as {promotion.revision[:8]}."] if promotion.revision else []
+    if promotion.besides:
+        parts.append(f"More was merged than was approved here: {promotion.besides}.")
     if promotion.phase is Phase.COMMITTED:
         parts += [f"{progress.name}: {progress.says}." for progress in look.applications]
     if promotion.ending:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bot.core.outcome import Outcome
-from bot.core.promotion import Phase
+from bot.core.promotion import Phase, Promotion
+from bot.messages.mrkdwn import plain, proposal
 
 EMOJI = {
     Phase.REQUESTED: ":hourglass_flowing_sand:",
@@ -62,6 +63,18 @@ OUTCOMES = {
 def ended(phase: Phase, outcome: Outcome | None) -> tuple[str, str]:
     """The sign and the word for an end; by its phase where nothing was rolled out."""
     return OUTCOMES[outcome] if outcome else (EMOJI[phase], HEADLINE[phase])
+
+
+def besides(promotion: Promotion) -> str:
+    """That a pull request was merged with more than was approved, where it was; empty elsewhere."""
+    if promotion.besides is None:
+        return ""
+    merged = proposal(promotion.pull_request) if promotion.pull_request else "its pull request"
+    if not promotion.besides:
+        unseen = f"Nobody could see whether more was merged with {merged} than was approved here"
+        return f":rotating_light: {unseen}. Look at what came."
+    more = f"More was merged with {merged} than was approved here: somebody pushed to its branch"
+    return f":rotating_light: {more}. Look at what came: {plain(promotion.besides, 500)}"
 
 
 def said_once(word: str, why: str) -> str:

@@ -8,7 +8,7 @@ from bot.core.catalog import Target
 from bot.core.dossier import Dossier
 from bot.core.promotion import Event, Promotion
 from bot.messages.evidence import in_full
-from bot.messages.headlines import ended, said_once
+from bot.messages.headlines import besides, ended, said_once
 from bot.messages.mrkdwn import code, fenced, link, mention, plain, proposal
 
 MOST_MENTIONED = 20
@@ -91,6 +91,7 @@ def _line(promotion: Promotion, event: Event) -> str:
         "approved": ":ballot_box_with_check: Nothing more to wait for: checking everything once more, then committing",
         "proposing": "",
         "pull request": f":twisted_rightwards_arrows: Opened {proposal(event.why)}",
+        "merged besides": besides(promotion),
         "taken back": f":twisted_rightwards_arrows: Closed the pull request for now{why}",
         "quorum lost": f":warning: Waiting for approval again{why}",
         "committing": ":writing_hand: Writing the commit",

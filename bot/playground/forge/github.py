@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from bot.playground.forge.hosted import CannotMerge, Hand, HostedRepository
+from bot.playground.forge.hosted import CannotMerge, Difference, Hand, HostedRepository
 from bot.playground.forge.server import MERGE, REBASE, SQUASH, Account, Forge, Json, Pull, Refusal
 
 DOCS = "https://docs.github.com/rest"
@@ -26,6 +26,7 @@ NOT_ALLOWED = {
     SQUASH: "Squash merges are not allowed on this repository.",
     REBASE: "Rebase merges are not allowed on this repository.",
 }
+STATUS = {"A": "added", "D": "removed", "M": "modified", "R": "renamed", "T": "changed"}
 _SHA = re.compile("[0-9a-f]{40}")
 
 Answer = tuple[int, Any, Mapping[str, str]]
@@ -65,6 +66,7 @@ class FakeGitHub(Forge):
             ("GET", r"/pulls/(\d+)", self._get),
             ("PATCH", r"/pulls/(\d+)", self._update),
             ("PUT", r"/pulls/(\d+)/merge", self._merge),
+            ("GET", r"/pulls/(\d+)/files", self._files),
             ("GET", r"/issues/(\d+)", self._issue),
             ("POST", r"/issues/(\d+)/comments", self._comment),
             ("DELETE", "/git/refs/heads/(.+)", self._delete),
@@ -115,13 +117,21 @@ class FakeGitHub(Forge):
             owner, _, branch = head.partition(":")
             found = [each for each in found if (owner, branch) == (self.name.split("/")[0], each.head)]
         found = [each for each in found if base in (None, each.base)]
+        return self._page(request, [self._simple(each) for each in found])
+
+    def _files(self, request: web.Request, _account: Account, _body: Json, number: str) -> Answer:
+        _only(request.query, ("per_page", "page"))
+        return self._page(request, [_file(each) for each in self.files(self._known(number))])
+
+    def _page(self, request: web.Request, found: list[Json]) -> Answer:
+        """The page of a list that is asked for, with the address of the next one."""
+        query = request.query
         size, page = min(int(query.get("per_page", 30)), 100), int(query.get("page", 1))
-        shown = found[(page - 1) * size : page * size]
         headers = {}
         if len(found) > page * size:
             further = urlencode({**query, "page": page + 1})
             headers["Link"] = f'<{self.url}{request.path}?{further}>; rel="next"'
-        return 200, [self._simple(each) for each in shown], headers
+        return 200, found[(page - 1) * size : page * size], headers
 
     def _open(self, _request: web.Request, account: Account, body: Json) -> Answer:
         _require(account, "pulls")
@@ -240,6 +250,19 @@ class FakeGitHub(Forge):
             "mergeable_state": state,
             "merged_by": merger,
         }
+
+
+def _file(found: Difference) -> Json:
+    """As the list of changed files has it; without a patch where no lines differ."""
+    is_chmod = found.kind == "M" and found.modes[0] != found.modes[1]
+    renamed = {"previous_filename": found.old} if found.kind == "R" else {}
+    patch = {"patch": found.patch.rstrip("\n")} if found.patch else {}
+    return {
+        "filename": found.new,
+        "status": "changed" if is_chmod else STATUS[found.kind],
+        **renamed,
+        **patch,
+    }
 
 
 def _state(pull: Pull) -> str:

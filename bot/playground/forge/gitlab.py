@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlencode
 
 from aiohttp import web
 
-from bot.playground.forge.hosted import CannotMerge, Hand, HostedRepository
+from bot.playground.forge.hosted import CannotMerge, Difference, Hand, HostedRepository
 from bot.playground.forge.server import MERGE, REBASE, SQUASH, Account, Forge, Json, Pull, Refusal
 
 PROTECTED = "GitLab: You are not allowed to push code to protected branches on this project."
@@ -53,6 +53,7 @@ class FakeGitLab(Forge):
             ("GET", "/merge_requests", self._list),
             ("POST", "/merge_requests", self._open),
             ("GET", r"/merge_requests/(\d+)", self._get),
+            ("GET", r"/merge_requests/(\d+)/diffs", self._diffs),
             ("PUT", r"/merge_requests/(\d+)", self._update),
             ("PUT", r"/merge_requests/(\d+)/merge", self._merge),
             ("POST", r"/merge_requests/(\d+)/notes", self._note),
@@ -98,12 +99,21 @@ class FakeGitLab(Forge):
         found = [each for each in found if state in ("all", STATES[each.state])]
         found = [each for each in found if query.get("source_branch", each.head) == each.head]
         found = [each for each in found if query.get("target_branch", each.base) == each.base]
+        return self._page(request, [self._shown(each) for each in found])
+
+    def _diffs(self, request: web.Request, _account: Account, _body: Json, number: str) -> Answer:
+        _only(request.query, ("per_page", "page", "unidiff"))
+        return self._page(request, [_diff(each) for each in self.files(self._known(number))])
+
+    def _page(self, request: web.Request, found: list[Json]) -> Answer:
+        """The page of a list that is asked for, with the address of the next one."""
+        query = request.query
         size, page = min(int(query.get("per_page", 20)), 100), int(query.get("page", 1))
         headers = {}
         if len(found) > page * size:
             further = urlencode({**query, "page": page + 1})
             headers["Link"] = f'<{self.url}{request.path}?{further}>; rel="next"'
-        return 200, [self._shown(each) for each in found[(page - 1) * size : page * size]], headers
+        return 200, found[(page - 1) * size : page * size], headers
 
     def _open(self, _request: web.Request, account: Account, body: Json) -> Answer:
         _require(account, "pulls")
@@ -179,9 +189,10 @@ class FakeGitLab(Forge):
 
     def merged(self, pull: Pull, *, method: str, message: str, who: str) -> str:
         """As its parent; a rebase moves the source branch first, and the target to it."""
+        tip = self.repository.head(pull.base) or ""
         revision = super().merged(pull, method=method, message=message, who=who)
         if method == REBASE:
-            pull.head_sha = revision
+            pull.head_sha, pull.fork = revision, tip
         return revision
 
     # --- how it is shown
@@ -229,6 +240,20 @@ class FakeGitLab(Forge):
             "has_conflicts": self._status(pull) == "conflict",
             "detailed_merge_status": self._status(pull),
         }
+
+
+def _diff(found: Difference) -> Json:
+    """As the list of diffs has it."""
+    return {
+        "old_path": found.old,
+        "new_path": found.new,
+        "a_mode": found.modes[0],
+        "b_mode": found.modes[1],
+        "diff": found.patch,
+        "new_file": found.kind == "A",
+        "renamed_file": found.kind == "R",
+        "deleted_file": found.kind == "D",
+    }
 
 
 def _not_found(what: str) -> Refusal:

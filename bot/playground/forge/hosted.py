@@ -28,6 +28,19 @@ class Hand:
     email: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A file that differs between two revisions."""
+
+    kind: str
+    """Git's letter: `A`, `D`, `M`, `R`, `T`."""
+    old: str
+    new: str
+    modes: tuple[str, str]
+    patch: str
+    """Its hunks; empty where no lines differ."""
+
+
 class HostedRepository:
     """What a host does to a repository, beside taking pushes. `hand` is the host's own committer."""
 
@@ -47,6 +60,33 @@ class HostedRepository:
     def count(self, base: str, head: str) -> int:
         """How many commits `head` has that `base` has not."""
         return int(self._git("rev-list", "--count", f"{base}..{head}"))
+
+    def merge_base(self, base: str, head: str) -> str:
+        """The newest commit of `base` that `head` stands on."""
+        return self._git("merge-base", base, head)
+
+    def differences(self, before: str, after: str) -> list[Difference]:
+        """The files that differ between two revisions; what was renamed is one of them."""
+        fields = iter(self._git("diff", "--raw", "-z", "--find-renames", before, after).split("\0"))
+        found = []
+        for head in fields:
+            if not head:
+                continue
+            mode_before, mode_after, _, _, kind = head.removeprefix(":").split()
+            old = next(fields)
+            new = next(fields) if kind[0] in "RC" else old
+            shown = self._git("diff", "--find-renames", before, after, "--", old, new)
+            _, mark, hunks = shown.partition("\n@@")
+            found.append(
+                Difference(
+                    kind=kind[0],
+                    old=old,
+                    new=new,
+                    modes=(mode_before, mode_after),
+                    patch=f"@@{hunks}\n" if mark else "",
+                )
+            )
+        return found
 
     def protect(self, branch: str, *, words: str) -> None:
         """Decline every push to the branch, with these words; others are taken."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from bot.playground.forge.hosted import HostedRepository
+from bot.playground.forge.hosted import Difference, HostedRepository
 
 Json = dict[str, Any]
 MERGE, SQUASH, REBASE = "merge", "squash", "rebase"
@@ -37,6 +37,8 @@ class Pull:
     opened_by: str
     head_sha: str
     base_sha: str
+    fork: str = ""
+    """Where its branch stands on the base, as long as it is open."""
     state: str = "open"
     """`open`, `closed` or `merged`."""
     merged_as: str | None = None
@@ -139,7 +141,7 @@ class Forge:
             base_sha=self.repository.head(base) or "",
         )
         self.pulls[number] = pull
-        return pull
+        return self.refreshed(number)
 
     def refreshed(self, number: int) -> Pull:
         """It as it is now: pushes move its head, and bring it to the base; without its branch it is closed."""
@@ -153,7 +155,19 @@ class Forge:
             pull.head_sha, pull.looks = head, 0
         if pull.state == "open" and self.repository.contains(pull.base, pull.head_sha):
             pull.state, pull.merged_as, pull.at = "merged", pull.head_sha, self.now()
+        if pull.state == "open":
+            pull.fork = self.repository.merge_base(f"refs/heads/{pull.base}", pull.head_sha)
         return pull
+
+    def files(self, pull: Pull) -> list[Difference]:
+        """What it changes, beside what the base branch has brought into it; it stays so once it has ended."""
+        return self.repository.differences(pull.fork, pull.head_sha) if pull.fork else []
+
+    def update_by_hand(self, number: int) -> str:
+        """Somebody presses “Update branch”, which merges the base into it; returns its new head."""
+        pull = self.refreshed(number)
+        base = self.repository.head(pull.base) or ""
+        return self.repository.merge(pull.head, base, message=f"Merge branch '{pull.base}' into {pull.head}")
 
     def merged(self, pull: Pull, *, method: str, message: str, who: str) -> str:
         """Merge it in git; raises `CannotMerge`."""
