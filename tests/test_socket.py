@@ -63,9 +63,8 @@ async def test_a_deaf_connection_is_replaced_by_a_new_one(slack: FakeSlack, sock
     assert deaf is not None
 
     def hears_anew() -> bool:
-        deaf.client.last_ping_pong_time = (
-            time.time() - DEAF_AFTER - 1
-        )  # again, if its first pong has just come
+        # Again and again: the pong of its first ping may still come.
+        deaf.client.last_ping_pong_time = time.time() - DEAF_AFTER - 1
         return socket.is_hearing and socket._handler is not deaf
 
     await until(hears_anew, "it hears through another client")
