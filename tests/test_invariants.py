@@ -32,17 +32,17 @@ from store_bench import (
     new,
     saved,
 )
+from test_regressions_core import LatePush
 from world import AMY, BEN, DANA, GUS, MEL, NOON, TEAM, World, push, wait_until, world_in
 
 from bot.core.advance import Engine
 from bot.core.catalog import Target
 from bot.core.errors import Conflict, PromoteError, Refused, TargetBusy, Unavailable
-from bot.core.ports import Announcer, Card, Change, Edit
+from bot.core.ports import Announcer, Card, Change
 from bot.core.promotion import Approval, Decision, Phase, Promotion, PromotionId, Signer, new_id
 from bot.core.reconciling import Reconciling
 from bot.core.rollout import Look
 from bot.git_access import COMMITTER
-from bot.integrations.gitops import GitRepository
 from bot.integrations.slack import SlackAnnouncer
 from bot.integrations.store import RedisStore, connect
 from bot.messages.card import card as render
@@ -103,26 +103,6 @@ class Troubled:
         return answer
 
 
-class Unpushed(GitRepository):
-    """The first push is on its way until the test lets it arrive; whoever pushed it hears nothing."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.late: Edit | None = None
-
-    async def commit(self, edit: Edit) -> str:
-        """Say that nobody knows, the first time."""
-        if self.late is None:
-            self.late = edit
-            raise Unavailable("the git host", "it did not answer.", maybe_done=True)
-        return await super().commit(edit)
-
-    async def arrive(self) -> str:
-        """The first push reaches the branch."""
-        assert self.late is not None
-        return await super().commit(self.late)
-
-
 class LastMoment(RedisStore):
     """The real store, in which somebody is a moment faster than one save."""
 
@@ -144,8 +124,8 @@ def closed_with(world: World, made: Any) -> Any:
     return made
 
 
-def unpushed(world: World) -> Unpushed:
-    made = Unpushed(cache=world.folder / "late", committer=COMMITTER, allow_local=frozenset({"gitops"}))
+def unpushed(world: World) -> LatePush:
+    made = LatePush(cache=world.folder / "late", committer=COMMITTER, allow_local=frozenset({"gitops"}))
     return closed_with(world, made)
 
 

@@ -1,5 +1,6 @@
 """Promotions that go by a pull request: opened at quorum, followed, merged by bot or people, and closed at every end."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -78,16 +79,20 @@ class Place:
         return self.world.commits(id)
 
 
-@pytest.fixture(params=KINDS)
-async def place(request: pytest.FixtureRequest, tmp_path: Path, redis_url: str) -> AsyncIterator[Place]:
-    async with (
-        world_in(tmp_path / "world", redis_url) as world,
-        host(request.param, world.repository) as forge,
-    ):
+@contextlib.asynccontextmanager
+async def place_in(folder: Path, redis_url: str, *, kind: str) -> AsyncIterator[Place]:
+    """A world whose repository stands on a host of this kind and takes pull requests alone."""
+    async with world_in(folder, redis_url) as world, host(kind, world.repository) as forge:
         forge.fake.protect()
         forge.fake.now = world.clock.now
         made = Place(world=world, forge=forge)
         made.use("pr")
+        yield made
+
+
+@pytest.fixture(params=KINDS)
+async def place(request: pytest.FixtureRequest, tmp_path: Path, redis_url: str) -> AsyncIterator[Place]:
+    async with place_in(tmp_path / "world", redis_url, kind=request.param) as made:
         yield made
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forges import KINDS, host
+from forges import KINDS
 from hypothesis import given
 from hypothesis import strategies as st
-from test_pull_requests_of_promotions import Place, lived
-from world import push, world_in
+from test_pull_requests_of_promotions import Place, lived, place_in
+from world import push
 
 from bot.core.ports import ChangedFile, PullRequest, PullState
 from bot.core.promotion import Phase, Promotion
@@ -29,14 +29,7 @@ UNSEEN = "Nobody could see whether more was merged"
 
 @pytest.fixture(params=KINDS)
 async def place(request: pytest.FixtureRequest, tmp_path: Path, redis_url: str) -> AsyncIterator[Place]:
-    async with (
-        world_in(tmp_path / "world", redis_url) as world,
-        host(request.param, world.repository) as forge,
-    ):
-        forge.fake.protect()
-        forge.fake.now = world.clock.now
-        made = Place(world=world, forge=forge)
-        made.use("pr")
+    async with place_in(tmp_path / "world", redis_url, kind=request.param) as made:
         yield made
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from builders import target
 from structlog.testing import capture_logs
+from test_app import refusal
 from world import CHANNEL, DANA, World, world_in
 
 from bot.config import ConfigError, build_catalog, load
@@ -266,22 +267,6 @@ async def furnished(tmp_path: Path) -> AsyncIterator[Workshop]:
     yield made
     await made.argocd.stop()
     await made.slack.stop()
-
-
-def refusal(environment: Mapping[str, str], *words: str) -> str:
-    """What the bot says when it refuses to start."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bot", *words],
-        cwd=Path(__file__).parents[1],
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
 
 
 async def test_numbers_that_cannot_be_meant_stop_the_start(furnished: Workshop) -> None:

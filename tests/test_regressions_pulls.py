@@ -10,8 +10,8 @@ import pytest
 from forges import KINDS, TOKEN, host
 from redis.asyncio import Redis
 from release_worlds import ReleaseWorld, release_world
-from test_pull_requests_of_promotions import Killed, Place, mortal
-from world import AMY, DANA, NOON, World, push, world_in
+from test_pull_requests_of_promotions import Killed, Place, mortal, place_in
+from world import AMY, DANA, NOON, World, push
 
 from bot.config_models import RepositoryModel
 from bot.core import history, rollback
@@ -34,14 +34,7 @@ TRAILERS = (
 
 @pytest.fixture(params=KINDS)
 async def place(request: pytest.FixtureRequest, tmp_path: Path, redis_url: str) -> AsyncIterator[Place]:
-    async with (
-        world_in(tmp_path / "world", redis_url) as world,
-        host(request.param, world.repository) as forge,
-    ):
-        forge.fake.protect()
-        forge.fake.now = world.clock.now
-        made = Place(world=world, forge=forge)
-        made.use("pr")
+    async with place_in(tmp_path / "world", redis_url, kind=request.param) as made:
         yield made
 
 
