@@ -52,7 +52,8 @@ def load(path: Path) -> Config:
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"{path}:1: must hold the keys {', '.join(Config.model_fields)}")
+        needed = ", ".join(name for name, field in Config.model_fields.items() if field.is_required())
+        raise ConfigError(f"{path}:1: must hold the keys {needed}; copy the example promote.yaml")
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:

@@ -186,7 +186,8 @@ async def explain(
             rows = explaining.rows(app=app, environment=environment, version=version, user=user)
             code = await said(rows, say)
     except PromoteError as error:
-        say(str(error))
+        for row in _ended("settings", error):
+            _say(row, say)
         code = UNKNOWN
     say(f"\n{ENDS[code]}")
     return code
@@ -197,15 +198,27 @@ async def said(rows: AsyncIterator[Row], say: Callable[[str], None]) -> int:
     stands = set()
     try:
         async for row in rows:
-            say(f"{row.stand:<8} {row.what:<34} {row.says}")
+            _say(row, say)
             if row.decides:
                 stands.add(row.stand)
     except PromoteError as error:
-        say(str(error))
-        stands.add(Stand.CLOSED if isinstance(error, Refused) else Stand.UNKNOWN)
+        for row in _ended("promotion", error):
+            _say(row, say)
+            stands.add(row.stand)
     if stands & {Stand.CLOSED, Stand.WAITS}:
         return STAYS
     return UNKNOWN if Stand.UNKNOWN in stands else GOES
+
+
+def _say(row: Row, say: Callable[[str], None]) -> None:
+    say(f"{row.stand:<8} {row.what:<34} {row.says}")
+
+
+def _ended(what: str, error: PromoteError) -> Iterator[Row]:
+    """What ended the questions, a row for each line of it, so that the last sentence finds it."""
+    stand = Stand.CLOSED if isinstance(error, Refused) else Stand.UNKNOWN
+    for line in str(error).splitlines():
+        yield Row(what=what, stand=stand, says=line)
 
 
 def _change(draft: Draft) -> Row:

@@ -23,6 +23,7 @@ from handlers.grammar import (
     History,
     Keeping,
     Lock,
+    NoEnvironment,
     Request,
     Rollback,
     Stats,
@@ -51,25 +52,30 @@ class Command:
         """Do what was typed; raises `Refused` with what to type instead."""
         user = str(body["user_id"])
         delivery = str(body.get("trigger_id") or "") or None
-        match parse(str(body.get("text") or "")):
+        try:
+            wish = parse(str(body.get("text") or ""))
+        except NoEnvironment as short:
+            await self._require_app(short.app, user)
+            raise
+        match wish:
             case Verb(id=None) as question:
                 return await self._question(question, user)
             case Verb() as verb:
                 return await self._verb(verb, user)
-            case Request() as wish:
+            case Request():
                 return await self._asked(wish, user, delivery)
-            case Rollback() as wish:
+            case Rollback():
                 return await self._rolled_back(wish, user, delivery)
-            case Can() | Diff() as wish:
+            case Can() | Diff():
                 return await self._foreseen(wish, user)
-            case History() as wish:
+            case History():
                 return await self._history(wish, user)
-            case Stats() as wish:
+            case Stats():
                 await self.promoter.member(user)
                 return await self.stats.tell(wish, user)
             case Check() as check:
                 return await self._checked(check, user, delivery)
-            case wish:
+            case _:
                 return await self._kept(wish, user)
 
     async def _asked(self, wish: Request, user: str, delivery: str | None) -> str | None:
@@ -108,6 +114,14 @@ class Command:
         version = None if wish.version is None else checked_version(wish.version)
         view = modals.emergency(target, version, incident=incident, reason=wish.reason)
         await opened(self.client, trigger or "", view, otherwise="Type the command again.")
+
+    async def _require_app(self, app: str, user: str) -> None:
+        """Raise `Refused` for an app that nobody knows; who is no member learns no name."""
+        await self.promoter.member(user)
+        try:
+            self.promoter.catalog.meant(app)
+        except Refused as unknown:
+            raise Refused(f"{unknown} Or type /promote help.") from None
 
     async def _require_no_verb(self, wish: Request, user: str) -> None:
         """Raise `Refused` for an app that nobody knows, where its name is nearly a verb."""

@@ -150,6 +150,14 @@ class Stats:
     since: str | None = None
 
 
+class NoEnvironment(Refused):
+    """One word, which is an app if anything: where to is missing."""
+
+    def __init__(self, app: str) -> None:
+        super().__init__(f"To which environment? Type /promote {app} <environment>, or /promote help.")
+        self.app = app
+
+
 class Options(TypedDict):
     """What the options of a request say."""
 
@@ -331,7 +339,7 @@ def _request(text: str) -> Request:
         )
     if difflib.get_close_matches(words[0].lower(), VERBS, n=1):
         raise Refused(f"I do not understand “{words[0]}” alone.{nearest(words[0].lower(), VERBS)} {USAGE}")
-    raise Refused(f"To which environment? Type /promote {words[0]} <environment>, or /promote help.")
+    raise NoEnvironment(words[0])
 
 
 def meant(*words: str) -> str | None:

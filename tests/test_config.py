@@ -178,8 +178,9 @@ def test_one_mistake_in_a_list_is_one_line(file: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "just words", "- a\n- list\n"])
 def test_a_file_that_is_no_mapping_is_told_what_belongs_there(file: Path, text: str) -> None:
-    """An empty or quite different file gets the list of keys."""
-    assert wrong(file, text)[0].startswith("1: must hold the keys version, environments, slack")
+    """An empty or quite different file gets the list of keys that it needs, and of no others."""
+    says = wrong(file, text)[0]
+    assert says.startswith("1: must hold the keys version, environments, slack, repositories, argocd, apps;")
 
 
 def test_a_missing_file_says_how_to_name_it(file: Path) -> None:

@@ -317,9 +317,13 @@ async def test_the_command_prints_a_table_and_exits_as_it_says(workshop: Worksho
     assert "open     version" in text
     code, text = await workshop.command_line("explain", "manual-app", "prod", "--version", "15")
     assert (code, text.splitlines()[-1].startswith("It could not go")) == (STAYS, True)
+    code, text = await workshop.command_line("explain", "manual-app", "prd")
+    assert (code, text.splitlines()[0].split()[:2]) == (STAYS, ["closed", "promotion"])
+    assert "Did you mean “prod”?" in text
     await workshop.argocd.stop()
     code, text = await workshop.command_line("explain", "manual-app", "prod")
     assert (code, text.splitlines()[-1].startswith("Nobody can tell")) == (UNKNOWN, True)
+    assert any(line.startswith("unknown ") for line in text.splitlines())
 
 
 async def test_the_command_leaves_the_store_as_it_was(workshop: Workshop, redis_url: str) -> None:

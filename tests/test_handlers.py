@@ -70,6 +70,12 @@ async def test_a_request_is_answered_privately_and_gets_a_card(world: World) -> 
         ("manual-app 99 prod", "stage runs 15, not 99"),
         ("status manual", "Did you mean “manual-app”?"),
         ("halp", "Did you mean “help”?"),
+        ("manual-app", "To which environment? Type /promote manual-app &lt;environment&gt;"),
+        ("manual-ap", "I know no app called “manual-ap”. Did you mean “manual-app”? Or type"),
+        (
+            "frobnicate because x",
+            "I know no app called “frobnicate”. There is: manual-app. Or type /promote help.",
+        ),
         ("<!channel> 15 dev", "&lt;!channel&gt;"),
         ("lock prod", "/promote lock prod because"),
         ("lock prd because a sale", "Did you mean “prod”?"),

@@ -143,6 +143,8 @@ async def test_what_is_no_rollback_is_answered_with_what_to_do(world: World, tex
         "rollback manual-app dv",
         "manual-ap 17 dev",
         "rolback x",
+        "manual-app",
+        "manual-ap",
     ],
 )
 async def test_outsiders_are_told_nothing(world: World, user: str, text: str) -> None:
@@ -380,18 +382,33 @@ async def test_a_rollback_waits_for_what_may_be_written(world: World, phase: Pha
         opened = writing.reopen(at=world.clock.now())
         await world.store.save([Change(before=writing, after=opened)], holds=True)
     await world.command("rollback manual-app prod", user=MEL)
-    assert f"is held by {waiting}, asked for by Dana Ortiz" in await world.answer(MEL)
+    answer = await world.answer(MEL)
+    assert f"is held by {waiting}, asked for by Dana Ortiz" in answer
+    assert "--replace" not in answer
     assert (await world.find(waiting)).phase is phase
     assert await world.pending() == []
 
 
 async def test_a_rollback_waits_for_another_rollback(world: World) -> None:
-    """Two that disagree are settled by people: the second is told who asked first."""
+    """Two that disagree are settled by people: the second is told who asked first, and no option that helps nobody."""
     await live(world)
     first = await roll_back(world, user=DANA)
     await world.command("rollback manual-app prod to 14", user=MEL)
-    assert f"is held by {first.id}, asked for by Dana Ortiz" in await world.answer(MEL)
+    answer = await world.answer(MEL)
+    assert f"is held by {first.id}, asked for by Dana Ortiz" in answer
+    assert f"Wait for it, or have it cancelled (/promote cancel {first.id})." in answer
     assert (await the_only_one(world)).id == first.id
+
+
+async def test_nobody_is_advised_to_replace_what_cannot_be_replaced(world: World) -> None:
+    """A request takes the place of no rollback, and a rollback knows no options."""
+    await live(world)
+    first = await roll_back(world, user=DANA)
+    await world.advance_until(await world.request("stage"), Phase.LIVE)
+    await world.command("manual-app prod", user=MEL)
+    answer = await world.answer(MEL)
+    assert f"is held by {first.id}" in answer
+    assert "--replace" not in answer
 
 
 @pytest.mark.parametrize("is_held", [False, True], ids=["free", "held by a request"])

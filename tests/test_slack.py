@@ -213,9 +213,9 @@ async def test_a_missing_scope_is_named() -> None:
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    """No connection is no answer."""
+    """No connection is no answer, and the reason is said in words: it may be a proxy or a certificate."""
     client = web_client(BOT_TOKEN, api_url="http://127.0.0.1:9/api/")
-    with pytest.raises(Unavailable, match="Slack is not available"):
+    with pytest.raises(Unavailable, match=r"Slack is not available: it cannot be reached: .*127\.0\.0\.1:9"):
         await SlackDirectory(client).person(DANA)
 
 

@@ -383,7 +383,7 @@ class Asking(Cases):
                 held = await self._readable(busy.holder)
                 instead_of = _instead_of(promotion, held, replaces=replaces) if held else None
                 if instead_of is None and (held is None or held.phase.holds):
-                    raise await self._busy(draft.target, busy) from busy
+                    raise await self._busy(promotion, draft.target, busy) from busy
             except Conflict:  # what it would have replaced has moved on
                 instead_of = None
             else:
@@ -398,14 +398,16 @@ class Asking(Cases):
         looks = await together(*(self.store.look(id) for id in failed))
         return frozenset(id for id, look in zip(failed, looks, strict=True) if not look.recovered)
 
-    async def _busy(self, target: Target, busy: TargetBusy) -> TargetBusy:
+    async def _busy(self, promotion: Promotion, target: Target, busy: TargetBusy) -> TargetBusy:
         holder = await self._readable(busy.holder)
         card = await self.store.card(busy.holder)
         who = f", asked for by {holder.requested_by.name}: {holder.told}" if holder else ""
+        cancelled = f"have it cancelled (/promote cancel {busy.holder})"
+        what_to_do = f"{cancelled}, or, as long as nobody has approved it, take its place with --replace"
+        if promotion.is_rollback or (holder and holder.is_rollback):
+            what_to_do = f"or {cancelled}"
         return TargetBusy(
-            f"{target.app} in {target.environment} is held by {busy.holder}{who}. "
-            f"Wait for it, have it cancelled (/promote cancel {busy.holder}), or, as long as nobody has approved it, "
-            "take its place with --replace.",
+            f"{target.app} in {target.environment} is held by {busy.holder}{who}. Wait for it, {what_to_do}.",
             holder=busy.holder,
             link=card.link,
         )

@@ -387,7 +387,16 @@ async def _call(call: Callable[[], Awaitable[AsyncSlackResponse]]) -> AsyncSlack
     except SlackApiError as error:
         raise _sorted(error) from error
     except (TimeoutError, aiohttp.ClientError, OSError, SlackClientError) as error:
-        raise Unavailable("Slack", type(error).__name__, maybe_done=True) from error
+        raise Unavailable("Slack", _trouble(error), maybe_done=True) from error
+
+
+def _trouble(error: Exception) -> str:
+    """What kept a call from its answer; the host is Slack's or the proxy's."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"it cannot be reached: {error.host}: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"it cannot be reached: {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+    return "it did not answer in time" if isinstance(error, TimeoutError) else type(error).__name__
 
 
 def _sorted(error: SlackApiError) -> Exception:

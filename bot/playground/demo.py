@@ -36,7 +36,7 @@ GUIDE = (
     "As *Dana*, send `/promote manual-app to stage` and watch its card until it is live.",
     "Then `/promote manual-app to prod because fixes INC-42`. Try to approve it as Dana, Gus and Olga.",
     "Approve it as *Amy*, and watch the commit, the values file and the pods.",
-    "Press *CI built version* for *release-app*: its stage is the branch `release`, its prod a tag. Promote it the same way.",
+    "Press *CI built version* for *release-app*: its stage is the branch `release`, its prod a tag. Amy approves both.",
     "Break something: let the next rollout degrade, take Argo CD down, kill the bot.",
 )
 SUGGESTIONS = (
