@@ -232,7 +232,7 @@ def test_what_is_not_live_restores_nothing(phase: Phase) -> None:
 
 
 def test_only_records_that_can_be_there_are_asked_for() -> None:
-    """Not those of CI, nor those from before the window, nor of an id that is none; each once."""
+    """Those of CI too; not those from before the window, nor of an id that is none; each once."""
     ci = replace(commit(1, "15"), trailers=(("Promotion-Id", id(1)),))
     asked = [
         commit(2, "15"),
@@ -241,7 +241,7 @@ def test_only_records_that_can_be_there_are_asked_for() -> None:
         commit(4, "13", Promotion_Id="P-x\n"),
         ci,
     ]
-    assert ids(asked, since=SINCE) == (id(2),)
+    assert ids(asked, since=SINCE) == (id(2), id(1))
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,16 @@ async def test_one_word_may_be_an_environment(world: World) -> None:
     assert whole.since == datetime(2026, 3, 1, tzinfo=UTC)
 
 
+async def test_what_ci_built_is_known_to_be_live(world: World) -> None:
+    """A commit of CI that was noticed has a record, and that tells how it ended."""
+    await world.new_noticing().look()
+    id = await built(world, "17")
+    await world.new_noticing().look(fresh={"gitops"})
+    await world.advance_until(id, Phase.LIVE)
+    [dev] = [each.numbers for each in (await everything(world)).targets if each.target.environment == "dev"]
+    assert (dev.deployments, dev.endings) == (1, 1)
+
+
 async def test_a_store_that_is_away_leaves_what_git_tells(world: World) -> None:
     """As many deployments as before, no failure that was not rolled back, and it is said."""
 
@@ -236,7 +246,7 @@ async def test_a_store_that_is_away_leaves_what_git_tells(world: World) -> None:
     assert (numbers.deployments, numbers.endings, numbers.failure_rate) == (1, 0, None)
     assert not found.has_records
     [doubt] = found.doubts
-    assert doubt.startswith("The store did not tell of 1 of 1 promotions, ")
+    assert doubt.startswith("The store did not tell of 2 of 2 promotions, ")
 
 
 async def test_a_record_that_cannot_be_read_hides_no_other(world: World) -> None:
@@ -254,7 +264,7 @@ async def test_a_record_that_cannot_be_read_hides_no_other(world: World) -> None
 
     found = await everything(world, store=Torn())
     assert found.has_records
-    assert found.doubts[0].startswith("The store did not tell of 1 of 2 promotions, ")
+    assert found.doubts[0].startswith("The store did not tell of 1 of 3 promotions, ")
     assert back.ended_at is not None
     assert of_prod(found).restore.median == back.ended_at - commit.at
 
@@ -364,7 +374,7 @@ async def test_the_metrics_show_what_is_known(world: World) -> None:
         "promote_dora_change_failure_ratio",
         "manual-app",
         "dev",
-    ) not in shown  # CI's commits have no record
+    ) not in shown  # nobody has noticed CI's commit
 
 
 async def test_a_store_that_is_away_leaves_the_last_metrics(world: World) -> None:

@@ -212,9 +212,8 @@ def by_target(written: Iterable[Written]) -> dict[Place, list[Written]]:
 
 
 def ids(written: Iterable[Written], *, since: datetime) -> tuple[str, ...]:
-    """Whose records are worth a look: what CI wrote by itself has none."""
-    asked = (each for each in written if each.at >= since and each.trailer("Requested-By"))
-    named = (each.trailer("Promotion-Id") for each in asked)
+    """Whose records are worth a look; what CI wrote by itself has one as soon as it was noticed."""
+    named = (each.trailer("Promotion-Id") for each in written if each.at >= since)
     return tuple(dict.fromkeys(id for id in named if ID.fullmatch(id)))
 
 
