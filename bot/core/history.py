@@ -105,7 +105,10 @@ class Query:
     by: str | None = None
     """The Slack id of who asked, `hook:…` for a machine, or `CI`."""
     name: str | None = None
-    """The name of who asked, as it was typed; `read` finds `by` for it, and puts the name as the commits have it here."""
+    """The name of who asked, as it was typed; `read` finds `by` for it, and puts the name as the commits have it here.
+
+    Beside `by` before that: the id may be a name in capital letters, where nobody has that id.
+    """
 
     def matches(self, entry: Entry) -> bool:
         """Is this one meant, whatever name was typed?"""
@@ -149,9 +152,8 @@ def query(
     if begins and ends and begins >= ends:
         raise Refused(f"Nothing can lie since {in_utc(begins)} and until {in_utc(ends)}. {TIMES}")
     who = _id_typed(by, me=me) if by else None
-    return Query(
-        app=app, environment=environment, since=begins, until=ends, by=who, name=by if who is None else None
-    )
+    name = by if who is None or (who == by and _may_be_a_name(who)) else None
+    return Query(app=app, environment=environment, since=begins, until=ends, by=who, name=name)
 
 
 async def read(query: Query, *, catalog: Catalog, values: ValuesRepository, limit: int) -> History:
@@ -162,6 +164,7 @@ async def read(query: Query, *, catalog: Catalog, values: ValuesRepository, limi
     read: half a history would look like a whole one.
     """
     homes = {(each.app, each.environment): _branch(each.repository) for each in catalog.targets}
+    by_anybody = query if query.name is None else replace(query, by=None)
     is_whole = True
     branches: list[list[Entry]] = []
     for repository in _branches(catalog.meant(query.app, query.environment)):
@@ -172,14 +175,13 @@ async def read(query: Query, *, catalog: Catalog, values: ValuesRepository, limi
         here = _branch(repository)
         # A branch tells nothing of what has its home on another one; what has none any more may be anywhere.
         belong = (each for each in entries if homes.get((each.app, each.environment), here) == here)
-        branches.append([each for each in belong if query.matches(each)])
+        branches.append([each for each in belong if by_anybody.matches(each)])
     merged = heapq.merge(*branches, key=lambda entry: entry.at, reverse=True)
     # One commit may be on several branches, and be what several tags tell of.
     once = {(each.revision, each.promotion, each.app, each.environment): each for each in merged}
     found = tuple(once.values())
-    if query.name is not None and query.by is None:
-        person = person_called(query.name, found, unread="" if is_whole else _unread(limit))
-        query = replace(query, by=person.id, name=person.name)
+    if query.name is not None:
+        query = _with_person(query, query.name, found, unread="" if is_whole else _unread(limit))
         found = tuple(each for each in found if query.matches(each))
     return History(query=query, entries=found, is_whole=is_whole)
 
@@ -212,13 +214,13 @@ def entry_of(written: Written, repository: Repository) -> Entry:
 
 
 def person_called(name: str, entries: Iterable[Entry], *, unread: str = "") -> Signer:
-    """The one person of this name among those who asked, as the newest of their entries has them.
+    """The one person or machine of this name among those who asked, as the newest of their entries has them.
 
     Slack ids decide, and a name may be anybody's: raises `Refused` for a name that several ids have, and for one that
     none has, where `unread` is a sentence about what the entries leave out.
     """
     wanted = spelled(name)
-    people = [each.requested_by for each in entries if USER.fullmatch(each.requested_by.id)]
+    people = [each.requested_by for each in entries if each.requested_by not in (CI, SOMEBODY)]
     namesakes = _once(each for each in people if wanted and spelled(each.name) == wanted)
     typed = f"“{one_line(name)[:LONGEST_NAME]}”"
     if len(namesakes) == 1:
@@ -228,6 +230,14 @@ def person_called(name: str, entries: Iterable[Entry], *, unread: str = "") -> S
         raise Refused(f"{meant} {_some(namesakes)}.")
     nobody = f"Nobody called {typed} has asked for any of this."
     raise Refused(" ".join(filter(None, [nobody, unread, _instead(people, wanted)])))
+
+
+def _with_person(query: Query, name: str, entries: Sequence[Entry], *, unread: str) -> Query:
+    """The query with the person that it means, by an id that somebody has or else by name; raises `Refused`."""
+    if any(each.requested_by.id == query.by for each in entries):
+        return replace(query, name=None)
+    person = person_called(name, entries, unread=unread)
+    return replace(query, by=person.id, name=person.name)
 
 
 def spelled(name: str) -> str:
@@ -274,6 +284,11 @@ def _id_typed(by: str, *, me: str | None) -> str | None:
         return me
     # In small letters a person's id would be a name.
     return by if USER.fullmatch(by) or HOOK.fullmatch(by) else None
+
+
+def _may_be_a_name(id: str) -> bool:
+    """Is this a person's id in letters alone, as WENDY?"""
+    return id.isalpha() and USER.fullmatch(id) is not None
 
 
 def _instead(people: Iterable[Signer], wanted: str) -> str:

@@ -18,7 +18,6 @@ from bot.core.gates import Answers
 from bot.core.membership import is_member
 from bot.core.rounds import AT_ONCE, Work, go_round
 from bot.core.soaking import tried_in
-from bot.core.together import together
 
 TOLD_FOR = timedelta(days=30)
 """How long a channel is not told once more that the same build is ready."""
@@ -47,14 +46,19 @@ class Readiness:
         """Tell the channels, and those who wished for it; returns why some could not be looked at, or told.
 
         `builds` is what could go to each target, by its name: what runs, live and healthy, in the environment before.
+        What is no `PromoteError` is raised when all others are told.
         """
         tellings: list[Work] = []
         works = [*self._channels(builds, tellings), *await self._wishes(builds, tellings)]
         reasons = await go_round(works)
         # After the round, which would cut off in the middle what takes too long.
         slots = asyncio.Semaphore(AT_ONCE)
-        untold = await together(*(_why_not(tell, slots) for tell in tellings))
-        return tuple(dict.fromkeys((*reasons, *filter(None, untold))))
+        untold = await asyncio.gather(*(_why_not(tell, slots) for tell in tellings), return_exceptions=True)
+        for why in untold:
+            if isinstance(why, BaseException):
+                raise why
+            reasons = (*reasons, why)
+        return tuple(dict.fromkeys(filter(None, reasons)))
 
     def _channels(self, builds: Mapping[str, Image], tellings: list[Work]) -> list[tuple[Target, Work]]:
         """What there is to find out for the channels."""

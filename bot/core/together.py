@@ -25,9 +25,14 @@ async def together(*works: Work[Any]) -> tuple[Any, ...]:
 
     `asyncio.gather` would let them go on, with nobody left to wait for them.
     """
+    if not works:
+        return ()
+    # No `TaskGroup`: in Python 3.11 it cancels who waits for it, and may swallow what others cancel.
+    tasks = [asyncio.create_task(work) for work in works]
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in works]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return tuple(task.result() for task in tasks)
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return tuple(task.result() for task in tasks if task in ended)
