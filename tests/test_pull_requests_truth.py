@@ -15,7 +15,7 @@ from world import push
 
 from bot.core.ports import ChangedFile, PullRequest, PullState
 from bot.core.promotion import Phase, Promotion
-from bot.core.proposing import MANY, MOST_TRIES
+from bot.core.proposing import MANY
 from bot.core.reconciling import Reconciling
 from bot.integrations.forge_http import changed_lines
 from bot.playground import repository as sample
@@ -370,7 +370,7 @@ async def test_a_host_that_is_away_for_a_moment_is_asked_again(place: Place) -> 
     id = await place.opened()
     pushed(place, {"more.yaml": "a: 1\n"})
     place.forge.fake.merge_by_hand(1)
-    trouble(place, times=MOST_TRIES - 1)
+    trouble(place, times=5)
     await place.step(id)
     assert (await place.world.find(id)).phase is Phase.APPROVED
     await followed(place, id)

@@ -94,11 +94,12 @@ class Engine(Proposing):
         except Unavailable as error:
             if error.system == "the store":
                 raise
-            await self._wait_for(promotion, look, str(error), asked=error.retry_after)
+            latest = await self.store.look(promotion.id)
+            await self._wait_for(promotion, latest, str(error), asked=error.retry_after)
             return back_off(look.tries, error.retry_after)
         except Failed as error:
             # Only the remote knows what became of the commit, and it will not say: keep asking.
-            await self._wait_for(promotion, look, str(error))
+            await self._wait_for(promotion, await self.store.look(promotion.id), str(error))
             return back_off(look.tries)
         if look.waits_for or (look.held_by and again == NOW):
             latest = await self.store.look(promotion.id)

@@ -137,6 +137,8 @@ class Look:
     """How many of those times were a bug of ours."""
     began_at: datetime | None = None
     """The first look in this phase."""
+    unseen_since: datetime | None = None
+    """Since when it is on the branch, and its host does not show what was merged with it."""
     baseline: tuple[Baseline, ...] = ()
     watched: tuple[Progress, ...] = ()
     """What is remembered of the applications since the rollout failed: it may still come right."""

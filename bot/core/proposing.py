@@ -17,6 +17,7 @@ from bot.core.following import Following
 from bot.core.ports import ChangedFile, Edit, PullRequest, PullRequests, PullState
 from bot.core.promotion import Approval, Phase, Promotion
 from bot.core.recording import NOW, Recording
+from bot.core.rollout import Relation
 
 FIRST_LOOK = timedelta(seconds=3)
 LOOK_EVERY = timedelta(seconds=30)
@@ -25,10 +26,11 @@ STRAGGLES = timedelta(minutes=2)
 """How long somebody who was about to open it may still do so after the promotion has ended."""
 TIDIED_FOR = timedelta(days=7)
 """How long after its end a pull request is tried to be closed, where its host is away or says no."""
-MOST_TRIES = 6
-"""How often a host that is away is asked what was merged, a minute in all: what is on the branch has to be followed."""
+SEEN_WITHIN = timedelta(minutes=1)
+"""How long a host that is away is asked what was merged: what is on the branch has to be followed."""
 MOST_NAMED = 3
 LONGEST_NAME = 120
+NAMELESS = "a file with a name that nobody sees"
 MANY = 100
 """From so many files on nobody says how many more there are: a host may not list them all."""
 
@@ -153,19 +155,9 @@ class Proposing(Recording):
                     f"pull request {pull.number} was merged as {revision[:8]}, which the branch does not hold"
                 )
                 return await self._save(promotion, promotion.fail(at=self.clock.now(), why=why))
-            raise Unavailable(
-                "the git host",
-                f"it says that pull request {pull.number} is merged, and its branch lacks that yet",
-            )
+            raise _lacks(pull)
         promotion = await self._told_besides(promotion, target)
-        relation = await self.values.relate(
-            target,
-            revision=revision,
-            commit=revision,
-            version=promotion.version,
-            digest=promotion.digest,
-        )
-        if relation.holds_value:
+        if (await self._relation(promotion, target, revision)).holds_value:
             return await self._found_again(promotion, revision)
         why = (
             f"pull request {pull.number} was merged as {revision[:8]}, "
@@ -184,8 +176,8 @@ class Proposing(Recording):
             return promotion
         try:
             besides = await self._besides(promotion, target)
-        except (Unavailable, Failed):
-            if (await self.store.look(promotion.id)).tries < MOST_TRIES:
+        except (Unavailable, Failed) as error:
+            if await self._may_soon_be_seen(promotion, error):
                 raise
             besides = ""
         if besides is None:
@@ -201,6 +193,15 @@ class Proposing(Recording):
         await self._save(promotion, told)
         return told
 
+    async def _may_soon_be_seen(self, promotion: Promotion, error: Unavailable | Failed) -> bool:
+        """Is it worth asking the host again what was merged? The first time that it could not be seen is kept."""
+        now, look = self.clock.now(), await self.store.look(promotion.id)
+        since = min(look.unseen_since or now, now)
+        if since != look.unseen_since:
+            await self.store.save_look(promotion.id, replace(look, unseen_since=since))
+        asked = error.retry_after if isinstance(error, Unavailable) else None
+        return now + timedelta(seconds=asked or 0) < since + SEEN_WITHIN
+
     async def _besides(self, promotion: Promotion, target: Target) -> str | None:
         """What its pull request brought beside what was approved: names of files, empty where the host does not show it.
 
@@ -208,19 +209,43 @@ class Proposing(Recording):
         brought up to date holds others, and changes nothing more.
         """
         edit = self._edit(promotion, target)
-        pull = await self.pulls.find(edit)
+        pull = await self._known_as_merged(promotion, target, edit)
         if pull is None or pull.head == promotion.proposed:
             return None
-        if pull.state is not PullState.MERGED:
-            if pull.state is PullState.OPEN and await self.values.is_on_branch(target, pull.head):
-                raise Unavailable(
-                    "the git host", f"it does not say yet that pull request {pull.number} is merged"
-                )
-            return None  # our commit came to the branch by itself
         files = await self.pulls.files(edit, pull)
         if not files:
             raise Unavailable("the git host", f"it lists no file of pull request {pull.number} yet")
-        return _not_approved(promotion, target, files)
+        besides = _not_approved(promotion, target, files)
+        if besides is None and not await self._is_held(promotion, target, pull):
+            return _named([target.path])
+        return besides
+
+    async def _known_as_merged(self, promotion: Promotion, target: Target, edit: Edit) -> PullRequest | None:
+        """Its pull request, which is merged; None where our commit came to the branch by itself.
+
+        Raises `Unavailable` where the host is behind: of one that it calls open still, it may say an older head, too.
+        """
+        pull = await self.pulls.find(edit)
+        if pull is None and promotion.pull_request:
+            raise Unavailable("the git host", f"it does not list {promotion.pull_request}")
+        if pull and pull.state is PullState.OPEN and await self.values.is_on_branch(target, pull.head):
+            raise Unavailable(
+                "the git host", f"it does not say yet that pull request {pull.number} is merged"
+            )
+        return pull if pull and pull.state is PullState.MERGED else None
+
+    async def _is_held(self, promotion: Promotion, target: Target, pull: PullRequest) -> bool:
+        """Did the merge bring our version? The approved lines may come to another place of the file, too."""
+        relation = await self._relation(promotion, target, pull.revision or "")
+        if relation.contains is None:
+            raise _lacks(pull)
+        return relation.holds_value
+
+    async def _relation(self, promotion: Promotion, target: Target, revision: str) -> Relation:
+        """Does a revision hold the promotion's version?"""
+        return await self.values.relate(
+            target, revision=revision, commit=revision, version=promotion.version, digest=promotion.digest
+        )
 
     async def _end(self, promotion: Promotion, target: Target, after: Promotion) -> timedelta:
         """Save that it does not go on, once nobody can merge it any more; who was faster has merged it."""
@@ -260,6 +285,12 @@ def _not_set_up(repository: Repository) -> Failed:
     return Failed(f"No pull requests are set up for {repository.name}; see its mode in promote.yaml.")
 
 
+def _lacks(pull: PullRequest) -> Unavailable:
+    return Unavailable(
+        "the git host", f"it says that pull request {pull.number} is merged, and its branch lacks that yet"
+    )
+
+
 def _not_approved(promotion: Promotion, target: Target, files: Sequence[ChangedFile]) -> str | None:
     """The names of the files that change otherwise than the card showed; empty for doubt, None for no such file."""
     before = tuple(each.before for each in promotion.changes)
@@ -276,7 +307,8 @@ def _named(paths: Sequence[str]) -> str:
     """`a`, `a, b`, `a, b, c and 4 more`."""
     more = len(paths) - MOST_NAMED
     rest = f" and {more if more < MANY else 'many'} more" if more > 0 else ""
-    return ", ".join(trailers.one_line(path)[:LONGEST_NAME] for path in paths[:MOST_NAMED]) + rest
+    names = (trailers.one_line(path)[:LONGEST_NAME] or NAMELESS for path in paths[:MOST_NAMED])
+    return ", ".join(names) + rest
 
 
 def _pause(waited: timedelta) -> timedelta:

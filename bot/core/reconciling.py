@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from bot.core.advance import Engine
 from bot.core.catalog import UNKNOWN, VERSION, Repository, Target
-from bot.core.errors import Conflict, Newer, PromoteError, Refused, TargetBusy
+from bot.core.errors import Conflict, Failed, Newer, PromoteError, Refused, TargetBusy, Unavailable
 from bot.core.ports import Card, Written
 from bot.core.promotion import ID, Phase, Promotion, PromotionId, Terms, Way, rebuilt
 from bot.core.trailers import signer_of
@@ -80,8 +80,14 @@ class Reconciling:
         """A record from before its commit, as an older backup of the store has it."""
         if promotion.revision or promotion.version != written.trailer("New-Version"):
             return ""
-        if promotion.phase is Phase.APPROVED and await self.engine.adopt(promotion, written.revision):
-            return f"{promotion.id} was written as {written.revision}: it goes on from there."
+        try:
+            if promotion.phase is Phase.APPROVED and await self.engine.adopt(promotion, written.revision):
+                return f"{promotion.id} was written as {written.revision}: it goes on from there."
+        except (Unavailable, Failed) as error:
+            # The host of its pull request may be away, and the other commits need none.
+            return (
+                f"{promotion.id} was written as {written.revision}, and cannot go on from there yet: {error}"
+            )
         if promotion.phase in _UNWRITTEN:
             self.engine.alarm(f"{promotion.id} is {promotion.phase}, and yet {written.revision} wrote it.")
         return ""

@@ -404,6 +404,8 @@ def _story_in_words(promotion: Promotion, look: Look) -> list[str]:
     parts = [f"Committed as {promotion.revision[:8]}."] if promotion.revision else []
     if promotion.besides:
         parts.append(f"More was merged than was approved here: {promotion.besides}.")
+    elif promotion.besides is not None:
+        parts.append("Nobody could see whether more was merged than was approved here.")
     if promotion.phase is Phase.COMMITTED:
         parts += [f"{progress.name}: {progress.says}." for progress in look.applications]
     if promotion.ending:
