@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from bot.app import TOKEN_WARNED
 from bot.core.catalog import Application, Catalog, Target
 from bot.core.errors import NoGroup, PromoteError
+from bot.core.facts import ApplicationFacts
 from bot.core.image_name import ImageName
 from bot.core.membership import deciding, is_member, require_somebody
 from bot.core.people import Person
@@ -402,7 +403,7 @@ async def _target(outside: Outside, target: Target) -> list[Line]:
             if facts.tracks:
                 raise PromoteError(f"it does not follow {target.path}: it tracks {facts.tracks}")
             if target.release and target.release.tag:
-                await _require_tag(outside, target, facts.revision or "")
+                await _require_tag(outside, target, facts)
             return f"{facts.sync}, {facts.health}"
 
         name = target.called(application)
@@ -411,14 +412,21 @@ async def _target(outside: Outside, target: Target) -> list[Line]:
     return lines
 
 
-async def _require_tag(outside: Outside, target: Target, revision: str) -> None:
-    """Raise `Failed` where Argo CD would not follow the next tag: it is not even at the present one."""
+async def _require_tag(outside: Outside, target: Target, facts: ApplicationFacts) -> None:
+    """Raise `PromoteError` where Argo CD would not follow the next tag, or is not even at the present one."""
     tag, tagged = await outside.gitops.tag_in_force(target)
-    if revision != tagged:
+    if facts.revision != tagged:
         raise PromoteError(
-            f"it is at {revision[:8]}, and {tag} names {tagged[:8]}: its targetRevision must be a range that {tag} is "
-            "in, or stand in the file that pin names, and be applied from there"
+            f"it is at {(facts.revision or 'no revision')[:8]}, and {tag} names {tagged[:8]}: its targetRevision must "
+            f"be a range that {tag} is in, or stand in the file that pin names, and be applied from there"
         )
+    if (source := outside.catalog.before(target)) and target.release:
+        coming = target.release.tag_of((await outside.gitops.current(source)).version)
+        if not facts.takes(coming):
+            raise PromoteError(
+                f"it follows the range {facts.range}, and {coming}, which {source.environment} would bring, is not in "
+                "it: Argo CD passes over it"
+            )
 
 
 async def _tried(what: str, attempt: Awaitable[str], *, otherwise: str = "error") -> Line:

@@ -387,7 +387,7 @@ def test_every_two_tags_can_be_compared(pair: list[str]) -> None:
 
 async def said_by_check(world: ReleaseWorld, environment: str) -> str:
     """What the check command says of an environment's application."""
-    outside: Any = SimpleNamespace(gitops=world.values, argocd=world.cluster)
+    outside: Any = SimpleNamespace(catalog=world.parts.catalog, gitops=world.values, argocd=world.cluster)
     name = f"manual-app/{environment}: manual-app-{environment}"
     lines = await world.moving(check._target(outside, world.target(environment)))
     [line] = [line for line in lines if line.what == name]
@@ -405,7 +405,12 @@ async def said_by_check(world: ReleaseWorld, environment: str) -> str:
         ),
         (UnpinnedWorld, "v*", "ok: Synced, Healthy"),
         (UnpinnedWorld, "v14", "error: it does not follow values.yaml: it tracks v14, not a range with v15"),
-        (UnpinnedWorld, "v14*", "and v15 names"),
+        (
+            UnpinnedWorld,
+            "v14*",
+            "error: it does not follow values.yaml: it tracks v14*, not a range with v15",
+        ),
+        (UnpinnedWorld, "v14.*", "and v15 names"),
     ],
 )
 async def test_check_refuses_what_would_not_follow_the_tag(
@@ -417,6 +422,33 @@ async def test_check_refuses_what_would_not_follow_the_tag(
         world.argocd.change("manual-app-prod", branch=followed)
         await world.roll_out("prod")
         assert says in await said_by_check(world, "prod")
+
+
+async def test_a_tag_that_no_range_holds_is_not_made(unpinned: ReleaseWorld) -> None:
+    """Nobody approves what Argo CD would pass over: the request says so, and `check` before anybody asks."""
+    await unpinned.promoted("stage")
+    unpinned.argocd.change("manual-app-prod", branch="v14.*")
+    await unpinned.roll_out("prod")
+    with pytest.raises(Refused, match=r"manual-app-prod follows the range v14\.\*, and v15 is not in it"):
+        await unpinned.request("prod")
+    assert unpinned.git("tag", "--list", "v15") == ""
+    says = await said_by_check(unpinned, "prod")
+    assert says.startswith(
+        "error: it follows the range v14.*, and v15, which stage would bring, is not in it"
+    )
+
+
+async def test_a_version_with_a_hyphen_needs_a_range_with_one(unpinned: ReleaseWorld) -> None:
+    """Argo CD passes over `v16-rc1` by `v*`, and follows it by `v*-0`."""
+    unpinned.ci_writes("16-rc1")
+    await unpinned.roll_out("dev")
+    await unpinned.promoted("stage")
+    with pytest.raises(Refused, match=r"the range v\*, and v16-rc1 is not in it"):
+        await unpinned.request("prod")
+    unpinned.argocd.change("manual-app-prod", branch="v*-0")
+    await unpinned.roll_out("prod")
+    released = await unpinned.promoted("prod")
+    assert (released.phase, released.version) == (Phase.LIVE, "16-rc1"), released.ending
 
 
 class TwoRepositories(ReleaseWorld):

@@ -90,7 +90,10 @@ class Drafting:
         source = self.catalog.before(target)
         found = await self._found(target, source, version, digest)
         image = found.image
-        plan = await self.values.plan(target, image.version, digest=image.digest, brings=found.brings)
+        plan, _ = await together(
+            self.values.plan(target, image.version, digest=image.digest, brings=found.brings),
+            self._require_range(target, image.version),
+        )
         dossier, answers = await together(
             self._dossier(target, source, plan, found),
             self.gatekeeper.ask(target, source, image, skips=skips, asker=asker),
@@ -200,6 +203,19 @@ class Drafting:
             _revision(target, facts) if wanted == live else "",
         )
         return Found(image=image, proof=proof, answers=(order, _proved(target, source, image)), brings=brings)
+
+    async def _require_range(self, target: Target, version: str) -> None:
+        """Raise `Refused` where Argo CD would pass over the tag that is made, as its range does not hold it."""
+        release = target.release
+        if release is None or not release.tag or release.pin:
+            return
+        tag = release.tag_of(version)
+        for facts in await self.seen(target):
+            if not facts.takes(tag):
+                raise Refused(
+                    f"{facts.name} follows the range {facts.range}, and {tag} is not in it, so nothing would change. "
+                    "Build a version that is, or change its targetRevision."
+                )
 
     async def _from_ci(self, target: Target, version: str | None, digest: str) -> Found:
         if version is None:

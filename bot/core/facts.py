@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bot.core.outcome import Outcome
+from bot.core.ranges import Range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,8 @@ class ApplicationFacts:
     name: str
     tracks: str | None
     """What it follows where that is not our branch and path; None where it is right."""
+    range: str = ""
+    """The range whose highest tag it follows, `v1.*`, where the target's tags are followed so."""
     automated: bool
     sync: str
     revision: str | None
@@ -142,6 +145,11 @@ class ApplicationFacts:
         if self.operation is None or self.operation.finished_at is None:
             return True
         return self.reconciled_at is not None and self.reconciled_at > self.operation.finished_at
+
+    def takes(self, tag: str) -> bool:
+        """Would it go to a tag that is made, once that is the highest?"""
+        followed = Range.parse(self.range)
+        return followed is None or followed.admits(tag)
 
     @property
     def is_incomparable(self) -> bool:

@@ -19,6 +19,7 @@ def read_application(answer: object, target: Target) -> ApplicationFacts:
     return ApplicationFacts(
         name=found.metadata.name,
         tracks=follows.tracks,
+        range=follows.range,
         automated=found.spec.automated is not None,
         sync=status.sync.status,
         revision=follows.revision(status.sync),

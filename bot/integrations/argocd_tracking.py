@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bot.core.catalog import Target
+from bot.core.ranges import Range
 from bot.integrations.argocd_objects import Application, Named, Source, SourceHydrator, Spec
 from bot.integrations.argocd_text import said
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
-_RANGE = re.compile(r"(?=.*[*<>~^xX|,-])[\^~<>=! ]*v?[0-9xX*][0-9A-Za-z.*+<>=~^!|, -]*|\*")
 _SCP_ADDRESS = re.compile(r"(?:[^@/\s]+@)?(?P<host>[^:/\s]+):(?P<path>(?!//).+)")
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22}
 
@@ -28,6 +28,8 @@ class Tracking:
     """Where it has several sources: which of them are our branch."""
     dry: Mapping[str, str] | None = None
     """Where a source hydrator commits for it: whose rendering a hydrated commit is."""
+    range: str = ""
+    """The range whose highest tag it follows, where the target's tags are followed so."""
 
     def revision(self, named: Named) -> str | None:
         """The commit of our branch, 40 hex digits, or None.
@@ -50,13 +52,16 @@ def tracking(found: Application, target: Target) -> Tracking:
     if spec.source_hydrator is not None:
         done = found.status.source_hydrator.last_successful_operation
         is_known = _REVISION.fullmatch(done.dry_sha) and _REVISION.fullmatch(done.hydrated_sha)
+        source = _dry_source(spec.source_hydrator)
         return Tracking(
-            tracks=_one(_dry_source(spec.source_hydrator), target),
+            tracks=_one(source, target),
+            range=_range([source], target),
             dry={done.hydrated_sha: done.dry_sha} if is_known else {},
         )
     if spec.sources:
         return _several([Source.model_validate(source) for source in spec.sources], target)
-    return Tracking(tracks=_one(Source.model_validate(spec.source), target))
+    source = Source.model_validate(spec.source)
+    return Tracking(tracks=_one(source, target), range=_range([source], target))
 
 
 def compares_spec(found: Application) -> bool:
@@ -116,7 +121,9 @@ def _several(sources: Sequence[Source], target: Target) -> Tracking:
     if any(_refers(each, target.path, refs) for each in sources) or any(
         _renders(sources[place]) and _covers(sources[place], target.path, refs) for place in places
     ):
-        return Tracking(tracks=None, places=places)
+        return Tracking(
+            tracks=None, places=places, range=_range([sources[place] for place in places], target)
+        )
     files = " and ".join(_files(each) for each in sources if _renders(each))
     return Tracking(tracks=f"{said(files) or 'no manifests'}, not {target.path}", places=places)
 
@@ -126,8 +133,15 @@ def _is_followed(source: Source, target: Target) -> bool:
     release, branch = target.release, target.repository.branch
     if release and release.tag:
         tag = source.target_revision.removeprefix("refs/tags/")
-        return release.version_of(tag) is not None if release.pin else is_range(tag)
+        return release.version_of(tag) is not None if release.pin else Range.parse(tag) is not None
     return source.target_revision in (branch, f"refs/heads/{branch}", "HEAD", "")
+
+
+def _range(sources: Sequence[Source], target: Target) -> str:
+    """The range that the first of these follows, where the target's tags are followed so."""
+    release = target.release
+    is_by_range = release and release.tag and release.pin is None
+    return sources[0].target_revision.removeprefix("refs/tags/") if is_by_range else ""
 
 
 def _followed(target: Target) -> str:
@@ -136,14 +150,6 @@ def _followed(target: Target) -> str:
         what = "a tag like" if release.pin else "a range with"
         return f"{what} {release.tag_of('15')}"
     return f"the branch {target.repository.branch}"
-
-
-def is_range(revision: str) -> bool:
-    """Does Argo CD look for the highest tag by it? So it does where it reads a range of versions, `v1.*` or `>=1.0`.
-
-    See “Git tags - Semantic Versions” in Argo CD's guide to tracking strategies.
-    """
-    return _RANGE.fullmatch(revision) is not None
 
 
 def _renders(source: Source) -> bool:

@@ -11,6 +11,8 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bot.core.ranges import Range, Version
+
 NAME = "manual-app-helm.git"
 BRANCH = "main"
 _CHART = Path(__file__).parent / "chart"
@@ -65,17 +67,19 @@ def head(repository: Path, branch: str = BRANCH) -> str | None:
 
 def resolve(repository: Path, name: str) -> str | None:
     """The revision that Argo CD means by a branch, a tag, or a range of tags such as `v1.*`; None for none of them."""
-    if (revision := head(repository, name)) is not None:
-        return revision
+    followed = Range.parse(name.removeprefix("refs/tags/"))
+    if followed is None:
+        return head(repository, name) or _tagged(repository, name.removeprefix("refs/tags/"))
+    tags = _git(repository, "tag", "--list").decode().split()
+    versions = {version: tag for tag in tags if followed.admits(tag) and (version := Version.parse(tag))}
+    return _tagged(repository, versions[max(versions)]) if versions else None
+
+
+def _tagged(repository: Path, tag: str) -> str | None:
     try:
-        tags = _git(
-            repository, "tag", "--list", name.removeprefix("refs/tags/"), "--sort=-version:refname"
-        ).decode()
+        return _git(repository, "rev-parse", "--verify", f"refs/tags/{tag}^{{commit}}").decode().strip()
     except GitRefused:
         return None
-    if not (newest := next(iter(tags.split()), None)):
-        return None
-    return _git(repository, "rev-parse", "--verify", f"refs/tags/{newest}^{{commit}}").decode().strip()
 
 
 def read_file(repository: Path, path: str, revision: str = BRANCH) -> str:
