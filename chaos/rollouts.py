@@ -114,7 +114,9 @@ metadata:
   annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   replicas: 2
+  selector: {matchLabels: {app: worker}}
   template:
+    metadata: {labels: {app: worker}}
     spec:
       containers:
         - name: worker

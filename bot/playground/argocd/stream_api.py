@@ -50,6 +50,8 @@ async def serve(request: web.Request, streams: Streams, watcher: Watcher) -> web
             await _write(response, framed(item, is_sse=is_sse), streams.piece)
             if isinstance(item, Denied):
                 return response
+    except ConnectionResetError:  # whoever listened is gone
+        return response
     finally:
         streams.close(watcher)
 
