@@ -16,7 +16,7 @@ from bot.core.errors import Refused, Unavailable
 from bot.core.ports import Edit, PullRequest
 from bot.core.promotion import Phase, Promotion
 from bot.core.proposing import LONGEST_PAUSE, STRAGGLES, NoHosts
-from bot.playground.forge.server import REBASE, SQUASH, Pull, Trouble
+from bot.playground.forge.server import MERGE, REBASE, SQUASH, Pull, Trouble
 from bot.playground.repository import Commit
 
 
@@ -451,12 +451,15 @@ async def lived(place: Place, id: str, at: int, *, is_after: bool, ends: Callabl
     raise AssertionError(f"no end: {await place.world.find(id)}")
 
 
+@pytest.mark.parametrize("method", [MERGE, SQUASH])
 @pytest.mark.parametrize("is_after", [False, True])
 async def test_a_crash_at_any_boundary_leaves_one_pull_request_and_one_commit(
-    place: Place, *, is_after: bool
+    place: Place, method: str, *, is_after: bool
 ) -> None:
     """Killed before or after every call to the outside, from the approval to the commit: one of each, and it is live."""
-    world = place.world
+    world: World = place.world
+    fake: Any = place.forge.fake
+    fake.methods, fake.squashes = {method}, method == SQUASH
     targets = iter(range(17, 100))
     for at in range(1, 60):
         version = str(next(targets))

@@ -265,7 +265,10 @@ class Engine(Proposing):
         """`committing`, found by somebody who did not see how it ended: the remote knows."""
         if found := await self._find(promotion, target):
             return await self._committed(promotion, found)
-        if await self._may_be_on_its_way(promotion):
+        pull = await self._proposed(promotion, target)
+        if pull and pull.state is PullState.MERGED and pull.revision:
+            return await self._committed(promotion, pull.revision)  # the host's own commit, or a rebased one
+        if promotion.branch is None and await self._may_be_on_its_way(promotion):
             return await self._push_again(promotion, target)
         reopened = promotion.reopen(at=self.clock.now())
         await self._save(promotion, reopened)
