@@ -416,8 +416,9 @@ async def _require_tag(outside: Outside, target: Target, facts: ApplicationFacts
     """Raise `PromoteError` where Argo CD would not follow the next tag, or is not even at the present one."""
     tag, tagged = await outside.gitops.tag_in_force(target)
     if facts.revision != tagged:
+        here = facts.revision[:8] if facts.revision else "no revision"
         raise PromoteError(
-            f"it is at {(facts.revision or 'no revision')[:8]}, and {tag} names {tagged[:8]}: its targetRevision must "
+            f"it is at {here}, and {tag} names {tagged[:8]}: its targetRevision must "
             f"be a range that {tag} is in, or stand in the file that pin names, and be applied from there"
         )
     if (source := outside.catalog.before(target)) and target.release:

@@ -119,3 +119,9 @@ def test_nothing_that_stands_there_is_too_strange(text: str, name: str) -> None:
     """Anybody who may write an Application may write anything into it."""
     found = Range.parse(text)
     assert found is None or found.admits(name) in (True, False)
+
+
+def test_what_is_far_too_long_is_no_range() -> None:
+    """Whoever may write an Application keeps nobody busy with it."""
+    assert Range.parse(">=1" + " " * 200_000 + "- 2") is None
+    assert Range.parse(" || ".join(["1.*"] * 100)) is None

@@ -11,6 +11,9 @@ import re
 from dataclasses import dataclass
 from functools import total_ordering
 
+LONGEST = 256
+"""Characters; nobody names a longer range, and to look for one in more takes time."""
+
 _NUMBER = r"[0-9]{1,19}"
 _REST = r"(?:-[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
 _TAG = re.compile(rf"v?{_NUMBER}(?:\.{_NUMBER})?(?:\.{_NUMBER})?{_REST}")
@@ -80,7 +83,7 @@ class Range:
     @classmethod
     def parse(cls, text: str) -> Range | None:
         """The range that a `targetRevision` names; None for a branch, a tag and anything else."""
-        if _TAG.fullmatch(text):
+        if len(text) > LONGEST or _TAG.fullmatch(text):
             return None
         alternatives = [_bounds(_SPAN.sub(r">=\1 <=\2 ", each)) for each in text.split("||")]
         return cls(tuple(alternatives)) if all(alternatives) else None
