@@ -470,6 +470,7 @@ async def test_a_crash_at_any_boundary_leaves_one_pull_request_and_one_commit(
         assert promotion.phase is Phase.LIVE, (at, promotion.ending)
         assert len(place.forge.fake.pulls) == before + 1, at
         assert len(place.on_main(id)) == 1, at
+        assert "not written" not in {event.what for event in await world.store.events(id)}, at
         if not died:
             break
     else:
